@@ -1,0 +1,194 @@
+"""The typed schema of every configuration: names, types, ranges, defaults.
+
+A value names a registry key, never an import path. The YAML groups beside this file hold the same values by group; a
+test composes every group and experiment and checks them against this schema.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration; a key that it does not name is an error."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class EnvSection(Section):
+    """Which environment: `env=frozen_lake env.parameters.size=5`, or any registered id, `env=MyEnv-v0`."""
+
+    id: str = "FrozenLake-v1"
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """Passed to `make`; the environment checks them."""
+
+
+class FormatSection(Section):
+    """How the agent writes tool calls."""
+
+    name: Literal["hermes", "bracket", "react", "python"] = "bracket"
+    system_prompt: bool = False
+    """Whether the rules and the format stand in a system prompt; a model warmed up on the environment needs none."""
+
+
+class WarmUpSection(Section):
+    """Supervised learning on expert demonstrations before reinforcement learning."""
+
+    episodes: Annotated[int, Field(ge=0)] = 2000
+    """Demonstrations from the train split; 0 switches the warm-up off."""
+    noise: Share = 0.5
+    """Share of turns in which the demonstrator acts at random, so that there is room to learn."""
+    epochs: Positive = 4
+    batch: Positive = 64
+    """Episodes per optimizer step."""
+    lr: NonNegative = 3e-3
+
+
+class ModelSection(Section):
+    """Which language model: `model=tiny` builds one, `model=hf model.path=NAME` loads one."""
+
+    path: str | None = None
+    """Hugging Face name or folder; None builds the tiny model."""
+    size: Literal["xs", "s", "m"] = "s"
+    """Of the tiny model: about 0.1, 0.3 and 1 million parameters."""
+    warm_up: WarmUpSection = Field(default_factory=WarmUpSection)
+    """Of the tiny model; cached on disk by content."""
+    max_context: Annotated[int, Field(ge=16)] = 1024
+    """Tokens of an episode, at most; a longer episode is truncated."""
+    max_new_tokens: Positive = 16
+    """Tokens of one turn, at most."""
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    """While training; the log-probs in the loss are of the same distribution."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    eval_temperature: NonNegative = 0.0
+    """While evaluating; 0 is greedy."""
+    lora_rank: Annotated[int, Field(ge=0)] = 0
+    """0 trains every weight."""
+    lora_alpha: Positive = 32
+
+
+class LossSection(Section):
+    """The policy loss; algorithms in `trainers/losses.py`."""
+
+    ratio: Literal["token", "turn", "sequence"] = "token"
+    """What one importance ratio covers."""
+    clip_low: NonNegative = 0.2
+    clip_high: NonNegative = 0.28
+    dual_clip: Annotated[float, Field(gt=1.0)] | None = None
+    """Bound on the loss of tokens with negative advantage; None for none."""
+    aggregation: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm", "turn-mean"] = (
+        "token-mean"
+    )
+    kl: Literal["k1", "k2", "k3"] = "k2"
+    kl_coefficient: NonNegative = 0.0
+    """Weight of the KL to the reference policy (the model before training); 0 keeps no reference."""
+    entropy_coefficient: float = 0.0
+
+
+class CreditSection(BaseModel):
+    """The credit scheme and its parameters: `credit=gigpo credit.gamma=0.9`; the scheme checks its parameters."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = "gigpo"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What is passed to the scheme."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class TrainerSection(Section):
+    """The engine and the sizes of a run."""
+
+    name: Literal["local"] = "local"
+    steps: Positive = 100
+    tasks_per_step: Positive = 16
+    group_size: Positive = 8
+    """Episodes per task; credit compares within a group."""
+    epochs: Positive = 1
+    """Passes over the batch of a step."""
+    minibatches: Positive = 1
+    """Optimizer steps per pass."""
+    lr: NonNegative = 1e-3
+    warm_up_steps: Annotated[int, Field(ge=0)] = 5
+    """Steps over which the learning rate rises from 0."""
+    weight_decay: NonNegative = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    token_budget: Positive = 16384
+    """Padded tokens per micro-batch: memory against speed, never the gradient."""
+    concurrency: Positive = 128
+    """Episodes at a time."""
+    episode_timeout: Annotated[float, Field(gt=0.0)] | None = None
+    """Seconds of wall time after which an episode has failed."""
+    mask_truncated: bool = False
+    """Keep truncated episodes in the statistics of their group but out of the loss."""
+    eval_every: Annotated[int, Field(ge=0)] = 25
+    """Steps between evaluations on the validation split; 0 evaluates only before and after, on the test split."""
+    eval_episodes: Positive = 256
+    checkpoint_every: Annotated[int, Field(ge=0)] = 25
+    """Steps between checkpoints; 0 writes only the last."""
+    keep_checkpoints: Positive = 2
+    save_trajectories_every: Annotated[int, Field(ge=0)] = 10
+    """Steps between saved batches of trajectories; 0 saves none."""
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 on a GPU, float32 elsewhere."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """torch threads on a CPU; 0 leaves torch's own choice."""
+    loggers: list[Literal["console", "tensorboard", "wandb", "mlflow"]] = ["console", "tensorboard"]
+    """Beside metrics.jsonl, which is always written."""
+
+
+class TrainConfig(Section):
+    """Everything `turnwise train` takes."""
+
+    env: EnvSection = Field(default_factory=EnvSection)
+    format: FormatSection = Field(default_factory=FormatSection)
+    model: ModelSection = Field(default_factory=ModelSection)
+    reward: list[str] = ["env"]
+    """Reward sources, by name."""
+    credit: CreditSection = Field(default_factory=CreditSection)
+    loss: LossSection = Field(default_factory=LossSection)
+    trainer: TrainerSection = Field(default_factory=TrainerSection)
+    seed: Annotated[int, Field(ge=0)] = 0
+    run: str | None = None
+    """Folder of the run; None makes `runs/<time>-<env>-<credit>-s<seed>`."""
+    resume: str | None = None
+    """Folder of an interrupted run to go on with."""
+
+
+class AgentSection(Section):
+    """Who plays: `agent=random`, `agent=expert agent.noise=0.2`, `agent=local agent.path=RUN`."""
+
+    name: Literal["random", "expert", "local"] = "random"
+    noise: Share = 0.0
+    """Of the expert: share of turns in which it acts at random."""
+    path: str | None = None
+    """Of a local model: Hugging Face name, folder, or run folder."""
+    temperature: NonNegative = 0.0
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    max_new_tokens: Positive = 64
+
+
+class EvalConfig(Section):
+    """Everything `turnwise eval` takes."""
+
+    env: EnvSection = Field(default_factory=EnvSection)
+    format: FormatSection = Field(default_factory=FormatSection)
+    agent: AgentSection = Field(default_factory=AgentSection)
+    episodes: Positive = 256
+    group_size: Positive = 1
+    split: str = "test"
+    seed: Annotated[int, Field(ge=0)] = 0
+    max_turns: Positive | None = None
+    concurrency: Positive = 64
+    timeout: Annotated[float, Field(gt=0.0)] | None = None
+    out: str | None = None
+    """Folder for trajectories.jsonl and summary.json; None saves nothing."""

@@ -1,0 +1,57 @@
+"""Layer 1: environments, their registry, trajectories and the episode loop.
+
+Importing this package imports no environment: each is imported when it is first made.
+"""
+
+from .. import __version__ as __version__  # a plain `import envs` from the root must fail, not make a second registry
+from . import errors
+from .agent import Agent, AgentLike, Conversation, Message, Reply
+from .check import CheckReport, check
+from .core import Outcome, TurnEnv
+from .errors import EnvFailure
+from .formats import FORMATS, ToolFormat
+from .registry import env_class, env_ids, make, register
+from .rollout import Job, RolloutResult, play, rollout
+from .tasks import ListedTasks, ProceduralTasks, Task, TaskSet
+from .tools import Call, ToolSpec, tool
+from .trajectory import SCHEMA_VERSION, Trajectory, Turn, read_trajectories, write_trajectories
+
+register("FrozenLake-v1", f"{__name__}.frozen_lake:FrozenLake")
+register("HigherLower-v1", f"{__name__}.higher_lower:HigherLower", max_turns=8)
+register("Sokoban-v1", f"{__name__}.sokoban:Sokoban")
+
+__all__ = [
+    "FORMATS",
+    "SCHEMA_VERSION",
+    "Agent",
+    "AgentLike",
+    "Call",
+    "CheckReport",
+    "Conversation",
+    "EnvFailure",
+    "Job",
+    "ListedTasks",
+    "Message",
+    "Outcome",
+    "ProceduralTasks",
+    "Reply",
+    "RolloutResult",
+    "Task",
+    "TaskSet",
+    "ToolFormat",
+    "ToolSpec",
+    "Trajectory",
+    "Turn",
+    "TurnEnv",
+    "check",
+    "env_class",
+    "env_ids",
+    "errors",
+    "make",
+    "play",
+    "read_trajectories",
+    "register",
+    "rollout",
+    "tool",
+    "write_trajectories",
+]

@@ -1,0 +1,119 @@
+"""`FrozenLake-v1`: cross a frozen lake without falling into a hole."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from .core import Outcome, TurnEnv
+from .tasks import Task
+from .tools import Call, tool
+
+_MOVES = {"left": (0, -1), "down": (1, 0), "right": (0, 1), "up": (-1, 0)}
+_TURNED = {"left": ("up", "down"), "right": ("down", "up"), "up": ("right", "left"), "down": ("left", "right")}
+
+
+class FrozenLake(TurnEnv):
+    """Walk over a frozen lake from the start to the goal; a hole ends the episode.
+
+    Observation: the map, one line per row: `@` you, `.` ice, `O` hole, `*` goal. After a fall it says so.
+    Tools: `move(direction)` with left, down, right or up. Walking against the edge leaves you where you are.
+    Reward: 1 at the goal, else 0. With `reward="step"` the change of a potential is added: the share of the shortest
+        safe way that is behind you, (d(start) - d(here)) / d(start), 0 once the episode is over; a step towards the
+        goal pays 1 / d(start), and a fall takes back what was gained.
+    Terminated: goal (success) or hole. Truncated: `max_turns`.
+    Task: a map of `size` x `size`; each cell but start and goal is a hole with probability `holes`, maps without a
+        safe way are drawn again. Start and goal are drawn too, at least `size` steps apart.
+    Slippery: with probability `slip` a move goes to one of the two sides instead (each with half of it). Gymnasium's
+        FrozenLake has 2/3 there and fixed maps.
+    State key: map and position. Expert: a shortest safe way; with slip it may still fall.
+    Source: FrozenLake of Gymnasium (Brockman et al., OpenAI Gym, 2016), over generated maps as in RAGEN (Wang et al., 2025).
+    """
+
+    size: Annotated[int, Field(ge=2, le=16)] = 4
+    holes: Annotated[float, Field(ge=0.0, le=0.6)] = 0.25
+    slip: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+    rules = (
+        "You are on a frozen lake, seen from above: @ is you, . is ice, O is a hole, * is the goal. "
+        "Reach the goal without stepping into a hole."
+    )
+
+    def start(self, task: Task, rng: np.random.Generator) -> str:
+        """Draw a solvable map from the task's seed."""
+        n = self.size
+        generator = np.random.Generator(np.random.PCG64(task.seed))
+        while True:
+            cells = (generator.random((n, n)) < self.holes).tolist()
+            start, goal = (divmod(int(c), n) for c in generator.choice(n * n, 2, replace=False))
+            if abs(start[0] - goal[0]) + abs(start[1] - goal[1]) < n - 1:
+                continue
+            cells[start[0]][start[1]] = cells[goal[0]][goal[1]] = False
+            distance = _distances(cells, goal)
+            if start in distance:
+                break
+        self.cells, self.goal, self.position, self.distance = cells, goal, start, distance
+        self.length = distance[start]
+        self.map_key = "".join("O" if c else "." for row in cells for c in row) + f"{goal}"
+        return self._draw()
+
+    def _draw(self) -> str:
+        rows = [["O" if hole else "." for hole in row] for row in self.cells]
+        rows[self.goal[0]][self.goal[1]] = "*"
+        rows[self.position[0]][self.position[1]] = "@"
+        return "\n".join("".join(row) for row in rows)
+
+    @tool
+    def move(self, direction: Literal["left", "down", "right", "up"]) -> Outcome:
+        """Take one step.
+
+        Args:
+            direction: where to.
+        """
+        if self.slip and self.np_random.random() < self.slip:
+            direction = _TURNED[direction][int(self.np_random.integers(2))]  # type: ignore[assignment]
+        row, column = self.position
+        down, right = _MOVES[direction]
+        last = self.size - 1
+        self.position = (min(max(row + down, 0), last), min(max(column + right, 0), last))
+        if self.position == self.goal:
+            return Outcome("You reached the goal.", reward=1.0, success=True)
+        if self.cells[self.position[0]][self.position[1]]:
+            return Outcome("You fell into a hole.", success=False)
+        return Outcome(self._draw())
+
+    def potential(self) -> float:
+        """Share of the shortest safe way that is done; negative further away than the start."""
+        return (self.length - self.distance[self.position]) / self.length
+
+    def state_key(self) -> Hashable:
+        """Map and position."""
+        return self.map_key, self.position
+
+    def expert(self) -> Call:
+        """A step that shortens the way."""
+        row, column = self.position
+        here = self.distance.get(self.position, 0)
+        for direction, (down, right) in _MOVES.items():
+            if self.distance.get((row + down, column + right), here) < here:
+                return Call("move", {"direction": direction})
+        return Call("move", {"direction": "left"})
+
+
+def _distances(cells: list[list[bool]], goal: tuple[int, int]) -> dict[tuple[int, int], int]:
+    """Steps to the goal from every safe cell that can reach it."""
+    n = len(cells)
+    distance = {goal: 0}
+    queue = deque([goal])
+    while queue:
+        row, column = queue.popleft()
+        for down, right in _MOVES.values():
+            there = (row + down, column + right)
+            if 0 <= there[0] < n and 0 <= there[1] < n and there not in distance and not cells[there[0]][there[1]]:
+                distance[there] = distance[row, column] + 1
+                queue.append(there)
+    return distance

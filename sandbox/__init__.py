@@ -1,0 +1,3 @@
+"""Layer 0: run untrusted code."""
+
+from .. import __version__ as __version__  # a plain `import sandbox` from the root must fail

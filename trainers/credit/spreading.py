@@ -1,0 +1,47 @@
+"""From one number per turn to one per token."""
+
+from __future__ import annotations
+
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from ..batch import TurnBatch
+from .registry import MissingInput
+
+
+@overload
+def spread(advantage: Tensor, turns: TurnBatch) -> Tensor: ...
+
+
+@overload
+def spread(advantage: Tensor, turns: Tensor, row_to_trajectory: Tensor | None = None) -> Tensor: ...
+
+
+def spread(advantage: Tensor, turns: TurnBatch | Tensor, row_to_trajectory: Tensor | None = None) -> Tensor:
+    """Put the advantage [B, K] of each turn on its tokens.
+
+    Args:
+        advantage: [B, K].
+        turns: the batch, or `turn_of_token` [R, L] with -1 on tokens of no turn.
+        row_to_trajectory: [R]; with `turn_of_token` only. Default: row i belongs to trajectory i.
+
+    Returns:
+        [R, L] of the advantage's type; 0 on tokens of no turn and, given a batch, on tokens that the agent did not
+        sample.
+
+    Raises:
+        MissingInput: the batch has no token side.
+    """
+    if isinstance(turns, TurnBatch):
+        if turns.turn_of_token is None:
+            raise MissingInput("spread", "turn_of_token")
+        assert turns.action_mask is not None
+        turn_of_token, row_to_trajectory = turns.turn_of_token, turns.row_to_trajectory
+        outside = ~turns.action_mask
+    else:
+        turn_of_token = turns
+        outside = turns < 0
+    rows = advantage if row_to_trajectory is None else advantage[row_to_trajectory]
+    return torch.gather(rows, 1, turn_of_token.clamp(min=0)).masked_fill_(outside, 0.0)
