@@ -88,7 +88,6 @@ class ChatTokenizer:
         self._kwargs = dict(template_kwargs or {})
         self._backend = _private_backend(tokenizer)
         self._shapes: dict[Any, _Rendering] = {}
-        self._added = {str(token): index for index, token in tokenizer.added_tokens_decoder.items()}
         self._merge = self._fold_system = self._tool_as_user = False
         self._learn_roles()
         turn = self._after_assistant([("user", "", "")], [("user", "", "")])
@@ -109,7 +108,9 @@ class ChatTokenizer:
         flanks = [_flanks(m) for m in messages]
         return self._encode(self._render(flanks), [_core(m) for m in messages])
 
-    def append(self, before: Sequence[Message], new: Sequence[Message], action_ids: Sequence[int]) -> list[int]:
+    def append(
+        self, before: Sequence[Message], new: Sequence[Message], action_ids: Sequence[int]
+    ) -> list[int]:
         """Token ids to add behind a sampled action so that the model can answer the messages that followed it.
 
         They close the assistant's message, as far as the action did not close it itself, hold the new messages, and end
@@ -129,40 +130,40 @@ class ChatTokenizer:
         shape = self._after_assistant([(m["role"], "", "") for m in before], [_flanks(m) for m in new])
         cores = [""] * (len(before) + 1) + [_core(m) for m in new]
         if self.stop_strings:
-            written = self._decode_tail(action_ids, len(self.stop_strings[0]))
+            # A token holds at least one byte, and a character has at most four.
+            written = self.text(action_ids[-4 * len(self.stop_strings[0]) - 4 :])
             done = _overlap(written, self.stop_strings[0])
             assert isinstance(shape[0], str)
             return self._encode((shape[0][done:], *shape[1:]), cores)
         ids = self._encode(shape, cores)
-        if action_ids and action_ids[-1] == self._closing[-1]:
-            return ids[len(self._closing) :]
-        return ids[_overlap(list(action_ids), self._closing) :]
+        closing = ids[: len(self._closing)]
+        if action_ids and action_ids[-1] in self.end_of_turn and action_ids[-1] in closing:
+            return ids[closing.index(action_ids[-1]) + 1 :]
+        return ids[_overlap(list(action_ids), closing) :]
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of sampled ids; special tokens are written out."""
         if self._backend is not None:
             return str(self._backend.decode(list(ids), skip_special_tokens=False))
         return str(
-            self._tokenizer.decode(
-                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-            )
+            self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         )
-
-    def _decode_tail(self, ids: Sequence[int], characters: int) -> str:
-        # A token that holds a whole character is at least one byte, and a character at most four.
-        return self.text(ids[-4 * characters - 4 :])
 
     def _learn_roles(self) -> None:
         probe = self._shows
         if not probe("user", "assistant", "user"):
-            self._render([(role, "", "") for role in ("user", "assistant", "user")])  # raises with the reason, if any
+            self._render(
+                [(role, "", "") for role in ("user", "assistant", "user")]
+            )  # raises with the reason, if any
             raise ChatTemplateError(
                 "the chat template leaves out messages of the conversation user, assistant, user, so an agent would"
                 " not see what it answers. Set `tokenizer.chat_template` to one that shows every message."
             )
-        self._merge = not (probe("user", "user") and probe("user", "assistant", "user", "user"))
-        self._fold_system = not probe("system", "user", "assistant", "user")
-        self._tool_as_user = not (probe("user", "assistant", "tool") and probe("user", "assistant", "tool", "tool"))
+        tool = probe("user", "assistant", "tool") and probe("user", "assistant", "tool", "tool")
+        system = probe("system", "user", "assistant", "user")
+        alternate = not (probe("user", "user") and probe("user", "assistant", "user", "user"))
+        self._tool_as_user, self._fold_system, self._merge = not tool, not system, alternate or not system
+        self._shapes.clear()
 
     def _shows(self, *roles: str) -> bool:
         try:
@@ -179,7 +180,9 @@ class ChatTokenizer:
         own += "".join(p for p in self._render([(r, "", "") for r in roles]) if isinstance(p, str))
         decoder = self._tokenizer.added_tokens_decoder.values()
         control = {str(t) for t in decoder if str(t) and (t.special or str(t) in own)}
-        return re.compile("|".join(sorted(map(re.escape, control), key=len, reverse=True))) if control else None
+        return (
+            re.compile("|".join(sorted(map(re.escape, control), key=len, reverse=True))) if control else None
+        )
 
     def _learn_end_of_turn(self, turn: _Rendering) -> None:
         eos = self._tokenizer.eos_token_id
@@ -254,14 +257,13 @@ class ChatTokenizer:
         """The same messages in the roles that the template knows."""
         out: list[Message] = []
         for message in messages:
-            role = message["role"]
+            role, content = message["role"], message["content"]
             if (role == "tool" and self._tool_as_user) or (role == "system" and self._fold_system):
                 role = "user"
-            folded = message["role"] == "system" and self._fold_system
-            if out and out[-1]["role"] == role == "user" and (self._merge or folded or self._fold_system_at(out)):
-                out[-1] = {"role": role, "content": f"{out[-1]['content']}\n\n{message['content']}"}
+            if self._merge and out and out[-1]["role"] == role:
+                out[-1] = {"role": role, "content": f"{out[-1]['content']}\n\n{content}"}
             else:
-                out.append({"role": role, "content": message["content"]})
+                out.append({"role": role, "content": content})
         return out
 
     def _encode(self, rendering: _Rendering, cores: Sequence[str]) -> list[int]:
@@ -289,3 +291,36 @@ class ChatTokenizer:
         if self._backend is not None:
             return list(self._backend.encode(text, add_special_tokens=False).ids)
         return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+
+def _private_backend(tokenizer: Any) -> Any:
+    """A copy of the Rust tokenizer that no one else can set to pad or truncate; None for tokenizers without one."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    backend = type(backend).from_str(backend.to_str())
+    backend.no_padding()
+    backend.no_truncation()
+    return backend
+
+
+def _flanks(message: Message) -> tuple[str, str, str]:
+    """Role, and the white space at both ends of the content, which decides how a stripping template renders it."""
+    content = message["content"]
+    if not isinstance(content, str):
+        raise UsageError(
+            f"the content of a {message['role']!r} message must be a string, got {type(content).__name__}"
+        )
+    behind = content.lstrip()
+    core = behind.rstrip()
+    return message["role"], content[: len(content) - len(behind)], behind[len(core) :]
+
+
+def _core(message: Message) -> str:
+    return message["content"].strip()
+
+
+def _overlap(text: Sequence[Any], start: Sequence[Any]) -> int:
+    """Length of the longest beginning of `start` that `text` ends with."""
+    lengths = range(min(len(text), len(start)), 0, -1)
+    return next((n for n in lengths if text[-n:] == start[:n]), 0)

@@ -66,8 +66,8 @@ class ModelSection(Section):
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     """While training; the log-probs in the loss are of the same distribution."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    eval_temperature: NonNegative = 0.0
-    """While evaluating; 0 is greedy."""
+    eval_temperature: NonNegative = 1.0
+    """While evaluating: 1 measures the policy that is trained, 0 is greedy."""
     lora_rank: Annotated[int, Field(ge=0)] = 0
     """0 trains every weight."""
     lora_alpha: Positive = 32

@@ -20,7 +20,10 @@ _TURNED = {"left": ("up", "down"), "right": ("down", "up"), "up": ("right", "lef
 class FrozenLake(TurnEnv):
     """Walk over a frozen lake from the start to the goal; a hole ends the episode.
 
-    Observation: the map, one line per row: `@` you, `.` ice, `O` hole, `*` goal. After a fall it says so.
+    Observation: what lies on the four sides (ice, hole, edge, goal) and how far the goal is, such as `left ice, down
+        hole, right edge, up ice; goal 2 down 1 left`. The first observation has the map above that line, one row a
+        line, cells apart by spaces: `@` you, `.` ice, `O` hole, `*` goal. The map does not change and the goal's
+        distance gives your place on it, so nothing is hidden. At the end a sentence says what happened.
     Tools: `move(direction)` with left, down, right or up. Walking against the edge leaves you where you are.
     Reward: 1 at the goal, else 0. With `reward="step"` the change of a potential is added: the share of the shortest
         safe way that is behind you, (d(start) - d(here)) / d(start), 0 once the episode is over; a step towards the
@@ -39,7 +42,7 @@ class FrozenLake(TurnEnv):
     slip: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
 
     rules = (
-        "You are on a frozen lake, seen from above: @ is you, . is ice, O is a hole, * is the goal. "
+        "You are on a frozen lake. On the map @ is you, . is ice, O is a hole, * is the goal. "
         "Reach the goal without stepping into a hole."
     )
 
@@ -59,13 +62,27 @@ class FrozenLake(TurnEnv):
         self.cells, self.goal, self.position, self.distance = cells, goal, start, distance
         self.length = distance[start]
         self.map_key = "".join("O" if c else "." for row in cells for c in row) + f"{goal}"
-        return self._draw()
+        return f"{self._map()}\n{self._report()}"
 
-    def _draw(self) -> str:
+    def _map(self) -> str:
         rows = [["O" if hole else "." for hole in row] for row in self.cells]
         rows[self.goal[0]][self.goal[1]] = "*"
         rows[self.position[0]][self.position[1]] = "@"
-        return "\n".join("".join(row) for row in rows)
+        return "\n".join(" ".join(row) for row in rows)
+
+    def _report(self) -> str:
+        row, column = self.position
+        sides = (f"{d} {self._at(row + down, column + right)}" for d, (down, right) in _MOVES.items())
+        down, right = self.goal[0] - row, self.goal[1] - column
+        ways = ((down, "down"), (-down, "up"), (right, "right"), (-right, "left"))
+        return f"{', '.join(sides)}; goal {' '.join(f'{n} {way}' for n, way in ways if n > 0)}"
+
+    def _at(self, row: int, column: int) -> str:
+        if not (0 <= row < self.size and 0 <= column < self.size):
+            return "edge"
+        if (row, column) == self.goal:
+            return "goal"
+        return "hole" if self.cells[row][column] else "ice"
 
     @tool
     def move(self, direction: Literal["left", "down", "right", "up"]) -> Outcome:
@@ -84,7 +101,7 @@ class FrozenLake(TurnEnv):
             return Outcome("You reached the goal.", reward=1.0, success=True)
         if self.cells[self.position[0]][self.position[1]]:
             return Outcome("You fell into a hole.", success=False)
-        return Outcome(self._draw())
+        return Outcome(self._report())
 
     def potential(self) -> float:
         """Share of the shortest safe way that is done; negative further away than the start."""

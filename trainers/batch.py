@@ -225,13 +225,17 @@ class TurnBatch:
         if self.observation is not None:
             lengths = [len(texts) for texts in self.observation]
             if lengths != self.turns.tolist():
-                raise ShapeMismatch("observation", _ragged_shape(lengths), "turn_mask", _ragged_shape(self.turns.tolist()))
+                raise ShapeMismatch(
+                    "observation", _ragged_shape(lengths), "turn_mask", _ragged_shape(self.turns.tolist())
+                )
         for name in ("turn_mask", "terminated", "valid", "action_mask"):
             value = getattr(self, name)
             if value is not None and value.dtype != torch.bool:
                 raise BadTurns(f"{name} must be a bool tensor; it has type {value.dtype}.")
         given = [name for name in (*_PER_TOKEN, "row_to_trajectory") if getattr(self, name) is not None]
-        missing = [name for name in ("action_mask", "turn_of_token", "row_to_trajectory") if name not in given]
+        missing = [
+            name for name in ("action_mask", "turn_of_token", "row_to_trajectory") if name not in given
+        ]
         if given and missing:
             raise BadTurns(f"the token side is incomplete: {given[0]} is given, {', '.join(missing)} is not.")
         if self.turn_of_token is not None:
@@ -259,6 +263,12 @@ class TurnBatch:
                 if bool(bad.any()):
                     row, turn = bad.nonzero()[0].tolist()
                     raise NotFinite(name, float(value[row, turn]), self.ids[row], turn)
+        if self.token_values is not None and self.row_to_trajectory is not None and self.action_mask is not None:
+            bad = self.action_mask & ~(self.token_values.abs() <= LARGEST) & self.valid[self.row_to_trajectory, None]
+            if bool(bad.any()):
+                row, position = bad.nonzero()[0].tolist()
+                owner = self.ids[int(self.row_to_trajectory[row])]
+                raise NotFinite("token_values", float(self.token_values[row, position]), owner, None)
         for name, value, counts in (
             ("outcome", self.outcome, self.valid),
             ("last_value", self.last_value, self.valid & ~self.terminated),
@@ -289,9 +299,15 @@ class TurnBatch:
         rows, length = self.turn_of_token.shape
         owner = self.row_to_trajectory
         if rows and not bool(((owner >= 0) & (owner < count)).all()):
-            raise BadTurns(f"row_to_trajectory must lie in [0, {count}); it spans {int(owner.min())} to {int(owner.max())}.")
+            raise BadTurns(
+                f"row_to_trajectory must lie in [0, {count}); it spans {int(owner.min())} to {int(owner.max())}."
+            )
         limit = self.turns[owner][:, None]
-        bad = (self.turn_of_token < -1) | (self.turn_of_token >= limit) | (self.action_mask & (self.turn_of_token < 0))
+        bad = (
+            (self.turn_of_token < -1)
+            | (self.turn_of_token >= limit)
+            | (self.action_mask & (self.turn_of_token < 0))
+        )
         if bool(bad.any()):
             row, position = bad.nonzero()[0].tolist()
             raise BadTurns(
@@ -302,7 +318,9 @@ class TurnBatch:
         position = self.action_mask.flatten().nonzero()[:, 0]
         turn = (owner[:, None] * turns + self.turn_of_token).flatten()[position]
         starts = torch.ones_like(turn, dtype=torch.bool)
-        starts[1:] = (turn[1:] != turn[:-1]) | (position[1:] // max(length, 1) != position[:-1] // max(length, 1))
+        starts[1:] = (turn[1:] != turn[:-1]) | (
+            position[1:] // max(length, 1) != position[:-1] // max(length, 1)
+        )
         once = torch.bincount(turn[starts], minlength=count * turns)
         if bool((once > 1).any()):
             row, which = divmod(int((once > 1).nonzero()[0]), turns)
@@ -375,16 +393,26 @@ class TurnBatch:
         }  # fmt: skip
         for name, given in per_trajectory.items():
             if given is not None and len(given) != count:
-                raise ShapeMismatch(name, [len(given)], "rewards", _ragged_shape([len(row) for row in rewards]))
+                raise ShapeMismatch(
+                    name, [len(given)], "rewards", _ragged_shape([len(row) for row in rewards])
+                )
         is_valid = list(valid) if valid is not None else [True] * count
         if task is not None:
             _check_tasks(group, task, is_valid, names)
         lengths = [len(row) for row in rewards]
-        per_turn = {"state": state, "action": action, "entropy": entropy, "values": values, "observation": observation}
+        per_turn = {
+            "state": state,
+            "action": action,
+            "entropy": entropy,
+            "values": values,
+            "observation": observation,
+        }
         per_turn |= {f"extra[{name!r}]": rows for name, rows in (extra or {}).items()}
         for name, rows in per_turn.items():
             if rows is not None and [len(row) for row in rows] != lengths:
-                raise ShapeMismatch(name, _ragged_shape([len(row) for row in rows]), "rewards", _ragged_shape(lengths))
+                raise ShapeMismatch(
+                    name, _ragged_shape([len(row) for row in rows]), "rewards", _ragged_shape(lengths)
+                )
 
         def floats(rows: Ragged | None) -> Tensor | None:
             return None if rows is None else _pad(rows, 0.0, dtype)
@@ -401,7 +429,9 @@ class TurnBatch:
 
         token_side = {"tokens": tokens, "action_mask": action_mask, "turn_of_token": turn_of_token}
         token_side |= {"log_probs": log_probs, "token_values": token_values}
-        given_rows = {name: [len(row) for row in rows] for name, rows in token_side.items() if rows is not None}
+        given_rows = {
+            name: [len(row) for row in rows] for name, rows in token_side.items() if rows is not None
+        }
         for name, shape in given_rows.items():
             first = next(iter(given_rows))
             if shape != given_rows[first]:
@@ -417,7 +447,9 @@ class TurnBatch:
             turn_mask=_pad([[True] * n for n in lengths], False, torch.bool),
             outcome=torch.tensor(scores, dtype=dtype),
             group=torch.tensor(_number(group), dtype=torch.int64),
-            terminated=torch.tensor([True] * count if terminated is None else list(terminated), dtype=torch.bool),
+            terminated=torch.tensor(
+                [True] * count if terminated is None else list(terminated), dtype=torch.bool
+            ),
             valid=torch.tensor(is_valid, dtype=torch.bool),
             state=keys(state),
             action=keys(action),

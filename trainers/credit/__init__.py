@@ -1,6 +1,29 @@
 """Credit: what each turn of a trajectory contributed, one registered pure function per scheme."""
 
-from . import gigpo, grpo, rloo, turn_returns  # noqa: F401  (importing registers)
+from . import (  # noqa: F401  (importing a scheme registers it)
+    bilevel_gae,
+    copo,
+    dr_grpo,
+    empg,
+    gigpo,
+    grpo,
+    grpo_passk,
+    hgpo,
+    istar,
+    mt_grpo,
+    opo,
+    pure,
+    rae,
+    reinforce_pp,
+    reinforce_pp_baseline,
+    rloo,
+    salt,
+    spa,
+    step_grpo,
+    tempo,
+    turn_gae,
+    turn_returns,
+)
 from .registry import (
     BadParameter,
     CreditError,

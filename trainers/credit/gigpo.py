@@ -12,7 +12,17 @@ from torch import Tensor
 
 from ..batch import TurnBatch
 from .registry import Ddof, Discount, Epsilon, Interval, Singleton, Weight, register_credit
-from .statistics import Grouping, centre, discounted, group_of_turns, grouping, onto_turns, scattered, standardise
+from .statistics import (
+    Grouping,
+    centre,
+    discounted,
+    group_of_turns,
+    grouping,
+    onto_turns,
+    scattered,
+    standardise,
+    without_lone,
+)
 
 
 def _needs(params: Mapping[str, Any]) -> tuple[str, ...]:
@@ -51,8 +61,8 @@ def gigpo(
         similarity: least similarity of two texts of a cluster, for similarity anchors.
         ddof: 1 for the unbiased standard deviation, 0 for the population's.
         eps: added to the standard deviation.
-        singleton: what a group of one trajectory gets as A^E: 0, or with "raw" its own score. An anchor group of one
-            always gives A^S 0 with "zero" and its own return with "raw", as in verl-agent.
+        singleton: what a group of one trajectory gets: 0, or with "raw" its own score as A^E and its loops compared
+            with each other as A^S, as in verl-agent. An anchor group of one always has A^S 0.
         verl_agent_step_statistics: take the mean and standard deviation of A^E over the turns of the group, so that a
             trajectory of 50 turns counts 50 times; what verl-agent does by default.
 
@@ -63,7 +73,7 @@ def gigpo(
     code of verl-agent (`gigpo/core_gigpo.py`), the similarity of 0.9 from the paper (0.95 in the code).
     """
 
-    def normalised(x: Tensor, groups: Grouping) -> Tensor:
+    def normalised(x: Tensor, groups: Grouping, singleton: Singleton = "zero") -> Tensor:
         if norm == "std":
             return standardise(x, groups, ddof=ddof, eps=eps, singleton=singleton)
         return centre(x, groups, singleton=singleton)
@@ -71,17 +81,20 @@ def gigpo(
     cells = batch.turn_mask
     scores = batch.rewards.sum(1)
     if verl_agent_step_statistics:
-        episode = scattered(normalised(onto_turns(scores, batch)[cells], grouping(group_of_turns(batch))), batch)
+        per_turn = onto_turns(scores, batch)[cells]
+        episode = scattered(normalised(per_turn, grouping(group_of_turns(batch)), singleton), batch)
     else:
-        episode = onto_turns(normalised(scores, grouping(batch.group)), batch)
+        episode = onto_turns(normalised(scores, grouping(batch.group), singleton), batch)
     if anchors == "exact":
         assert batch.state is not None
         state = batch.state[cells]
     else:
         state = _clusters(batch, similarity)
     returns = discounted(batch.rewards, gamma)[cells]
-    step = normalised(returns, grouping(group_of_turns(batch), state))
-    return episode + omega * scattered(step, batch)
+    step = scattered(normalised(returns, grouping(group_of_turns(batch), state)), batch)
+    if singleton == "zero":
+        step = without_lone(step, batch)
+    return episode + omega * step
 
 
 def _clusters(batch: TurnBatch, similarity: float) -> Tensor:
@@ -92,7 +105,11 @@ def _clusters(batch: TurnBatch, similarity: float) -> Tensor:
     for group, texts in zip(groups, batch.observation, strict=True):
         by_group[group].update(texts)
     clusters = {group: cluster_texts(texts, similarity) for group, texts in by_group.items()}
-    numbers = [clusters[group][text] for group, texts in zip(groups, batch.observation, strict=True) for text in texts]
+    numbers = [
+        clusters[group][text]
+        for group, texts in zip(groups, batch.observation, strict=True)
+        for text in texts
+    ]
     return torch.tensor(numbers, dtype=torch.int64, device=batch.group.device)
 
 

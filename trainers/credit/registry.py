@@ -29,6 +29,7 @@ from ..batch import TurnBatch
 
 Level: TypeAlias = Literal["turn", "token"]
 Scope: TypeAlias = Literal["group", "batch"]
+Baseline: TypeAlias = Literal["group", "batch", "critic", "memory"]
 Needs: TypeAlias = Callable[[Mapping[str, Any]], tuple[str, ...]]
 CreditFunction = TypeVar("CreditFunction", bound=Callable[..., Tensor])
 
@@ -67,7 +68,9 @@ class UnknownCredit(CreditError, LookupError):
         near = get_close_matches(name, known, n=3, cutoff=0.4)
         others = sorted(set(known) - set(near))
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        super().__init__(f"no credit scheme is registered as {name!r}.{hint} Known: {', '.join([*near, *others])}.")
+        super().__init__(
+            f"no credit scheme is registered as {name!r}.{hint} Known: {', '.join([*near, *others])}."
+        )
 
 
 class UnknownParameter(CreditError, TypeError):
@@ -99,22 +102,25 @@ class CreditExists(CreditError):
     """Two credit schemes would share a name."""
 
     def __init__(self, name: str):
-        super().__init__(f"a credit scheme is already registered as {name!r}; register yours under another name.")
+        super().__init__(
+            f"a credit scheme is already registered as {name!r}; register yours under another name."
+        )
 
 
 class Memory(Protocol):
-    """What a scheme remembers between batches, held by the trainer: the scheme itself stays pure.
+    """What a scheme remembers between batches, held by the trainer: the scheme itself stays pure."""
 
-    `attach` before `compute` gives the batch what is remembered so far; `update` after it takes the batch in.
-    """
+    def attach(self, batch: TurnBatch) -> TurnBatch:
+        """The batch with what is remembered so far in its `extra`; to be called before `compute`."""
 
-    def attach(self, batch: TurnBatch) -> TurnBatch: ...
+    def update(self, batch: TurnBatch) -> None:
+        """Take the batch in; to be called after `compute`."""
 
-    def update(self, batch: TurnBatch) -> None: ...
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold, as plain Python values."""
 
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,9 @@ class Parameter:
         if self.choices is not None:
             text = ", ".join(repr(choice) for choice in self.choices)
         else:
-            text = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a name"}[self.kind]
+            text = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a name"}[
+                self.kind
+            ]
             text += f" in {self.interval}" if self.interval else ""
         return text + (", or None" if self.optional else "")
 
@@ -152,7 +160,9 @@ class Parameter:
         if self.choices is not None:
             return any(value == choice and type(value) is type(choice) for choice in self.choices)
         if self.kind is float:
-            typed = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+            typed = (
+                isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+            )
         elif self.kind is int:
             typed = isinstance(value, int) and not isinstance(value, bool)
         else:
@@ -170,7 +180,8 @@ class CreditSpec:
         needs: fields of `TurnBatch` that it reads whatever its parameters are; "extra.spa" is the source "spa".
         needs_for: further needs that depend on the parameters.
         level: "turn" gives [B, K], "token" gives [R, L].
-        scope: whether its statistics stay in a group or span the batch.
+        scope: whether anything outside its group can change the advantage of a trajectory.
+        baseline: what a trajectory is compared with. Where that is its "group", a group of one gets 0.
         shift_invariant: whether a constant added to every outcome of a group, paid in the last turn, changes nothing
             (with the default parameters, but gamma 1).
         memory: builds what the scheme remembers between batches; None for most.
@@ -183,6 +194,7 @@ class CreditSpec:
     needs_for: Needs | None
     level: Level
     scope: Scope
+    baseline: Baseline
     shift_invariant: bool
     memory: Callable[..., Memory] | None
     params: Mapping[str, Parameter]
@@ -210,6 +222,7 @@ def register_credit(
     needs_for: Needs | None = None,
     level: Level = "turn",
     scope: Scope = "group",
+    baseline: Baseline = "group",
     shift_invariant: bool = False,
     memory: Callable[..., Memory] | None = None,
 ) -> Callable[[CreditFunction], CreditFunction]:
@@ -228,7 +241,7 @@ def register_credit(
             raise CreditExists(name)
         params = MappingProxyType(_parameters(function))
         _SCHEMES[name] = CreditSpec(
-            name, function, needs, needs_for, level, scope, shift_invariant, memory, params
+            name, function, needs, needs_for, level, scope, baseline, shift_invariant, memory, params
         )  # fmt: skip
         return function
 
@@ -348,7 +361,9 @@ def _prepared(batch: TurnBatch) -> TurnBatch:
     )
 
 
-def _restored(result: Tensor, batch: TurnBatch, cells: Tensor, scheme: CreditSpec, dtype: torch.dtype) -> Tensor:
+def _restored(
+    result: Tensor, batch: TurnBatch, cells: Tensor, scheme: CreditSpec, dtype: torch.dtype
+) -> Tensor:
     """The scheme's result in the shape and type that the caller expects, checked and with exact zeros outside."""
     if not bool(batch.valid.all()):
         chosen = batch.valid
@@ -362,14 +377,18 @@ def _restored(result: Tensor, batch: TurnBatch, cells: Tensor, scheme: CreditSpe
         f"credit scheme {scheme.name!r} returned the shape {list(result.shape)}; it must return {list(cells.shape)}"
     )
     result = result.to(dtype).masked_fill(~cells, 0.0)
-    assert bool(result.isfinite().all()), f"credit scheme {scheme.name!r} returned a number that is not finite"
+    assert bool(result.isfinite().all()), (
+        f"credit scheme {scheme.name!r} returned a number that is not finite"
+    )
     return result
 
 
 def remedy(need: str) -> str:
     """How a run comes by an input that it lacks."""
     if need.startswith("extra."):
-        return f"add the reward source {need.removeprefix('extra.')!r}, or put one number per turn into `extra`."
+        return (
+            f"add the reward source {need.removeprefix('extra.')!r}, or put one number per turn into `extra`."
+        )
     return {
         "state": "give `state` keys; every environment reports one per turn as `state_key`.",
         "action": "give `action` keys, such as the text of each turn's action.",
@@ -409,5 +428,7 @@ def _parameter(hint: Any, default: Any, owner: str) -> Parameter:
     if get_origin(hint) is Annotated:
         hint, interval = get_args(hint)
     if hint not in (float, int, bool, str):
-        raise TypeError(f"a parameter of {owner} has the type {hint!r}; allowed: float, int, bool, str, Literal.")
+        raise TypeError(
+            f"a parameter of {owner} has the type {hint!r}; allowed: float, int, bool, str, Literal."
+        )
     return Parameter(hint, default, interval=interval, optional=optional)

@@ -39,9 +39,9 @@ def spread(advantage: Tensor, turns: TurnBatch | Tensor, row_to_trajectory: Tens
             raise MissingInput("spread", "turn_of_token")
         assert turns.action_mask is not None
         turn_of_token, row_to_trajectory = turns.turn_of_token, turns.row_to_trajectory
-        outside = ~turns.action_mask
+        inside = turns.action_mask
     else:
         turn_of_token = turns
-        outside = turns < 0
+        inside = turns >= 0
     rows = advantage if row_to_trajectory is None else advantage[row_to_trajectory]
-    return torch.gather(rows, 1, turn_of_token.clamp(min=0)).masked_fill_(outside, 0.0)
+    return torch.where(inside, torch.gather(rows, 1, turn_of_token.clamp(min=0)), 0.0)

@@ -49,14 +49,35 @@ class Grouping:
 
 def grouping(*keys: Tensor) -> Grouping:
     """Entries belong together when all their keys, [n] int64 each, are equal."""
-    combined, size = torch.unique(keys[0], return_inverse=True)[1], 0
-    size = int(combined.max()) + 1 if len(combined) else 0
+    packed, span = _from_zero(keys[0])
     for key in keys[1:]:
-        dense = torch.unique(key, return_inverse=True)[1]
-        width = int(dense.max()) + 1 if len(dense) else 0
-        values, combined = torch.unique(combined * width + dense, return_inverse=True)
-        size = len(values)
-    return Grouping(combined, size)
+        packed, span = _numbered(packed, span) if span >= _WIDE else (packed, span)
+        shifted, width = _from_zero(key)
+        shifted, width = _numbered(shifted, width) if width >= _WIDE else (shifted, width)
+        packed, span = packed * width + shifted, span * width
+    return Grouping(*_numbered(packed, span))
+
+
+_WIDE = 2**31
+"""Keys that span less than this can be packed two in an int64."""
+
+
+def _from_zero(key: Tensor) -> tuple[Tensor, int]:
+    """A key moved to start at 0, and how many values it spans."""
+    if len(key) == 0:
+        return key, 0
+    low, high = (int(end) for end in key.aminmax())
+    return key - low, high - low + 1
+
+
+def _numbered(key: Tensor, span: int) -> tuple[Tensor, int]:
+    """A key in [0, span) renumbered without gaps in its order, and how many values it has."""
+    if span <= 16 * len(key) + 1024:  # counting beats sorting
+        present = torch.zeros(span, dtype=torch.int64, device=key.device)
+        present[key] = 1
+        return (present.cumsum(0) - 1)[key], int(present.sum())
+    values, index = torch.unique(key, return_inverse=True)
+    return index, len(values)
 
 
 def single_group(n: int, device: torch.device) -> Grouping:
@@ -78,7 +99,9 @@ def centre(x: Tensor, groups: Grouping, *, singleton: Singleton = "zero") -> Ten
 def leave_one_out(x: Tensor, groups: Grouping, *, singleton: Singleton = "zero") -> Tensor:
     """[n]: each number minus the mean of the others of its group; a group of one as in `centre`."""
     count = groups.count()[groups.index]
-    return centre(x, groups, singleton=singleton) * torch.where(count > 1, count / (count - 1).clamp(min=1), 1.0)
+    return centre(x, groups, singleton=singleton) * torch.where(
+        count > 1, count / (count - 1).clamp(min=1), 1.0
+    )
 
 
 def deviation(x: Tensor, groups: Grouping, *, ddof: Ddof = 1) -> Tensor:
@@ -120,6 +143,12 @@ def discounted(rewards: Tensor, gamma: float) -> Tensor:
     return returns
 
 
+def without_lone(advantage: Tensor, batch: TurnBatch) -> Tensor:
+    """[B, K]: 0 for trajectories alone in their group, which schemes that pool turns would compare with themselves."""
+    groups = grouping(batch.group)
+    return advantage.masked_fill((groups.count() == 1)[groups.index, None], 0.0)
+
+
 def onto_turns(per_trajectory: Tensor, batch: TurnBatch) -> Tensor:
     """[B, K]: a number per trajectory on each of its turns, 0 in padding."""
     return per_trajectory[:, None] * batch.turn_mask
@@ -139,5 +168,9 @@ def group_of_turns(batch: TurnBatch) -> Tensor:
 
 def index_of_turns(batch: TurnBatch) -> Tensor:
     """[number of turns]: the 0-based index of each turn in its trajectory, in the order of `x[batch.turn_mask]`."""
-    turns = torch.arange(batch.turn_mask.shape[1], device=batch.turn_mask.device)
-    return turns.expand_as(batch.turn_mask)[batch.turn_mask]
+    return index_grid(batch).expand_as(batch.turn_mask)[batch.turn_mask]
+
+
+def index_grid(batch: TurnBatch) -> Tensor:
+    """[1, K] int64: 0, 1, ..., K - 1."""
+    return torch.arange(batch.turn_mask.shape[1], device=batch.turn_mask.device)[None]

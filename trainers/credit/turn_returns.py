@@ -6,11 +6,9 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-
 from ..batch import TurnBatch
 from .registry import Ddof, Discount, Epsilon, register_credit
 from .statistics import (
-    Grouping,
     deviation,
     discounted,
     group_of_turns,
@@ -18,6 +16,7 @@ from .statistics import (
     index_of_turns,
     scattered,
     standardise,
+    without_lone,
 )
 
 ReturnNorm: TypeAlias = Literal["turn_index", "pooled", "first", "none"]
@@ -45,7 +44,7 @@ def turn_returns(
             "pooled": standardised over all turns of the group. Long trajectories weigh more.
             "first": minus the mean of G_1, divided by the standard deviation of G_1; 0 where that deviation is 0.
             With gamma < 1 it is biased against late turns.
-            "none": G_t itself.
+            "none": G_t itself, also for a group of one, which every other norm gives 0.
         ddof: 1 for the unbiased standard deviation, 0 for the population's.
         eps: added to the standard deviation.
 
@@ -68,10 +67,6 @@ def compare_returns(returns: Tensor, batch: TurnBatch, *, norm: ReturnNorm, ddof
         std = deviation(first, groups, ddof=ddof)
         compared = (returns - groups.mean(first)[groups.index, None]) / (std + eps)[groups.index, None]
         return compared.masked_fill((std == 0)[groups.index, None], 0.0)
-    return scattered(standardise(returns[batch.turn_mask], pool(batch, norm), ddof=ddof, eps=eps), batch)
-
-
-def pool(batch: TurnBatch, norm: Literal["turn_index", "pooled"]) -> Grouping:
-    """The turns that are compared with each other: those of a group, at the same index or at any."""
-    group = group_of_turns(batch)
-    return grouping(group, index_of_turns(batch)) if norm == "turn_index" else grouping(group)
+    keys = [group_of_turns(batch)] + ([index_of_turns(batch)] if norm == "turn_index" else [])
+    compared = standardise(returns[batch.turn_mask], grouping(*keys), ddof=ddof, eps=eps)
+    return without_lone(scattered(compared, batch), batch)

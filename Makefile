@@ -1,0 +1,50 @@
+# What people run and what CI runs. Python 3.11 or 3.12; everything is installed into .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first interpreter that is new enough and can make a virtual environment; `make demo PYTHON=/path` picks another.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
+	$$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' >/dev/null 2>&1 \
+	&& { echo $$p; exit; }; done)
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+ARGS ?=
+
+.PHONY: demo test test-all lint docs bench
+.DELETE_ON_ERROR:
+
+# Train a small language model by reinforcement, then look at runs/. ARGS="env=sokoban seed=1" changes the run.
+demo: $(VENV)/.train
+	$(BIN)/turnwise train $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+# mypy finds the package by its name, so it runs beside a link called turnwise.
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	root=$$PWD; beside=$$(mktemp -d); trap 'rm -r "$$beside"' EXIT; ln -s "$$root" "$$beside/turnwise"; cd "$$beside" \
+	&& "$$root/$(BIN)/python" -m mypy --config-file "$$root/pyproject.toml" --cache-dir "$$root/.mypy_cache" -p turnwise
+
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict
+
+# The speeds that docs/results.md claims; benchmarks/README.md says what each measures and how long it takes.
+bench: $(VENV)/.dev
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+$(VENV)/.train: $(BIN)/pip pyproject.toml constraints.txt
+	$(INSTALL) -e ".[train]"
+	touch $@
+
+$(VENV)/.dev: $(BIN)/pip pyproject.toml constraints.txt
+	$(INSTALL) -e ".[all-cpu]"
+	touch $@ $(VENV)/.train
+
+$(BIN)/pip:
+	@test -n "$(PYTHON)" || { echo "turnwise needs Python 3.11 or 3.12 with venv, and none was found." \
+	"Install one (on Debian or Ubuntu also its -venv package) or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,208 @@
+"""From the words of a command line to a checked configuration: Hydra's groups, then the typed schema.
+
+An override is `group=member` (a file of that folder, or a registered name) or `key=value`. Hydra picks the files; the
+schema alone says which keys there are and what they may be, so that every mistake is told in one way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_origin
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from .schema import EvalConfig, TrainConfig
+
+Config = TypeVar("Config", TrainConfig, EvalConfig)
+
+FOLDER = Path(__file__).parent
+_FILES = {TrainConfig: "train", EvalConfig: "eval"}
+_GENERIC = "generic"
+_NAMES = {"env": "id", "credit": "name"}
+"""The key that `generic.yaml` of a group leaves open for a registered name."""
+
+
+class ConfigError(ValueError):
+    """Raised when an override or a configuration file is wrong; one line per mistake."""
+
+
+def compose(
+    schema: type[Config], overrides: Sequence[str], *, registered: Mapping[str, Callable[[], Collection[str]]]
+) -> Config:
+    """Compose the configuration of a command.
+
+    With `resume=RUN` the values of `RUN/config.yaml` stand in for the files of the groups, except where the overrides
+    name a group.
+
+    Args:
+        schema: `TrainConfig` or `EvalConfig`.
+        overrides: as on the command line, `credit=rloo` or `trainer.lr=1e-4`; the later one wins.
+        registered: by group (`env`, `credit`), gives the names that are known beside the files. Only called for a name
+            that is not a file.
+
+    Raises:
+        ConfigError: an override cannot be read, names an unknown key, group member or registered name, or has a value
+            of the wrong type or range; or `resume` is not a run folder.
+    """
+    parsed = [_parse(text) for text in overrides]
+    groups = _groups(_FILES[schema])
+    chosen: dict[str, list[str]] = {}
+    values: list[tuple[str, Any]] = []
+    for override in parsed:
+        key = override.key_or_group
+        if key in groups:
+            optional = groups[key] is None
+            chosen[key] = _choose(key, override.value(), registered, optional)
+        else:
+            values.append((key, override.value()))
+    resume = dict(values).get("resume")
+    try:
+        config = _with_hydra(_FILES[schema], [o for options in chosen.values() for o in options])
+        if resume is not None:
+            config = _resumed(str(resume), config, chosen)
+        for key, value in values:
+            OmegaConf.update(config, key, value, force_add=True)
+        data = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key} must be given: add {error.full_key}=VALUE") from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(str(error).strip().splitlines()[0]) from error
+    return validate(schema, data)
+
+
+def validate(schema: type[Config], data: Any) -> Config:
+    """Check plain data against the schema.
+
+    Raises:
+        ConfigError: one line per unknown key or wrong value.
+    """
+    try:
+        return schema.model_validate(data, strict=True)
+    except ValidationError as error:
+        lines = [_explain(schema, e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors(include_url=False)]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def members(group: str) -> list[str]:
+    """The files of a group, by name."""
+    return sorted(path.stem for path in (FOLDER / group).glob("*.yaml") if path.stem != _GENERIC)
+
+
+def _groups(name: str) -> dict[str, str | None]:
+    """The groups of a command, each with its default member."""
+    defaults = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))["defaults"]  # type: ignore[call-overload, index]
+    return {group: member for entry in defaults if isinstance(entry, dict) for group, member in entry.items()}
+
+
+def _parse(text: str) -> Override:
+    """One override; `+key=value` is the same as `key=value`, since the schema decides which keys there are."""
+    try:
+        override = OverridesParser.create().parse_override(text.lstrip("+"))
+    except HydraException as error:
+        why = str(error).splitlines()[0]
+        raise ConfigError(
+            f"cannot read {text!r} ({why}); write key=value, and put a value with special characters in quotes:"
+            f""" 'key="a value"'"""
+        ) from None
+    if not override.key_or_group or override.is_delete() or override.is_sweep_override() or override.package is not None:
+        raise ConfigError(f"{text!r} is not key=value with one value; nothing else is taken here")
+    return override
+
+
+def _choose(
+    group: str, value: Any, registered: Mapping[str, Callable[[], Collection[str]]], optional: bool
+) -> list[str]:
+    """The overrides that make Hydra take this member of a group."""
+    files = members(group)
+    if value in files:
+        return [f"{group}={value}"]
+    if value is None and optional:
+        return []
+    if not isinstance(value, str):
+        raise ConfigError(f"{group}={value!r} is wrong: {group} is a group and takes one name; its keys are {group}.KEY")
+    names = sorted(registered[group]()) if group in registered else []
+    if value in names:
+        return [f"{group}={_GENERIC}", f'{group}.{_NAMES[group]}="{value}"']
+    known = list(dict.fromkeys([*files, *names]))
+    raise ConfigError(f"there is no {group} {value!r}.{_nearest(value, known)} Known: {', '.join(known)}.")
+
+
+def _with_hydra(name: str, overrides: list[str]) -> DictConfig:
+    with hydra.initialize_config_dir(str(FOLDER), version_base="1.3"):
+        config = hydra.compose(name, overrides)
+    OmegaConf.set_struct(config, False)
+    return config
+
+
+def _resumed(run: str, composed: DictConfig, chosen: Iterable[str]) -> DictConfig:
+    path = Path(run) / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"resume={run} is not a run folder: there is no {path}")
+    config = OmegaConf.load(path)
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f"{path} does not hold a configuration")
+    for group in chosen:
+        if group == "experiment":
+            raise ConfigError("experiment= cannot go with resume=: the run has its configuration; change single keys")
+        config[group] = composed[group]
+    return config
+
+
+def _explain(schema: type[BaseModel], where: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
+    """One line for one mistake that pydantic found."""
+    key = ".".join(map(str, where))
+    if kind != "extra_forbidden":
+        hint = ""
+        if kind == "string_type" and value is not None:
+            hint = f"""; to make it a text write '{key}="{value}"'"""
+        elif kind == "list_type":
+            hint = f"; write '{key}=[{value}]'"
+        return f"{key}={value!r} is wrong: {message[0].lower()}{message[1:]}{hint}"
+    owner, leaf = ".".join(map(str, where[:-1])), str(where[-1])
+    keys = dict(_keys(schema))
+    siblings = [k for k, parent in keys.items() if parent == owner]
+    free = [k for k in siblings if get_origin(_field(schema, k)) is dict]
+    same = [k for k in keys if k.endswith(f".{leaf}")]
+    begins = [k for k in siblings if key.startswith(k)]
+    near = (
+        _nearest(key, siblings, 0.75)
+        or (_said(f"{free[0]}.{leaf}") if free else "")
+        or _said(*same, *begins)
+        or _nearest(key, keys, 0.5)
+    )
+    allowed = ", ".join(k.rsplit(".", 1)[-1] for k in siblings)
+    return f"unknown key {key!r}.{near} Keys{f' of {owner}' if owner else ''}: {allowed}."
+
+
+def _keys(schema: type[BaseModel], owner: str = "") -> Iterator[tuple[str, str]]:
+    """Every key of a schema, sections too, with the section it is in."""
+    for name, field in schema.model_fields.items():
+        key = f"{owner}.{name}" if owner else name
+        yield key, owner
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys(field.annotation, key)
+
+
+def _field(schema: type[BaseModel], key: str) -> Any:
+    """The annotation of a key."""
+    annotation: Any = schema
+    for name in key.split("."):
+        annotation = annotation.model_fields[name].annotation
+    return annotation
+
+
+def _said(*names: str) -> str:
+    return f" Did you mean {names[0]!r}?" if names else ""
+
+
+def _nearest(name: str, known: Collection[str], cutoff: float = 0.5) -> str:
+    by_lower = {k.lower(): k for k in known}
+    return _said(*(by_lower[k] for k in get_close_matches(name.lower(), list(by_lower), n=1, cutoff=cutoff)))

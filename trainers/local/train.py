@@ -1,0 +1,362 @@
+"""The local trainer: one process, one loop, read from top to bottom.
+
+    sample tasks -> groups of rollouts -> rewards -> credit -> batch -> update -> checkpoint -> evaluate
+
+Everything random is drawn from (seed of the run, step, ...), never from a generator that lives on, so that a run that
+was killed goes on from its last checkpoint bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...agents.local import LocalAgent
+from ...configs.schema import TrainConfig
+from ...envs import Job, RolloutResult, TurnEnv, make, write_trajectories
+from ...envs.errors import UsageError
+from ...envs.rollout import agent_seed, collect, make_jobs, run_async, wilson
+from .. import credit, run_folder
+from ..batch import TurnBatch
+from ..collate import collate
+from ..loggers import open_loggers
+from . import checkpoint, model as models
+from .update import log_probs_of, update
+
+AVAILABLE = {"state", "action", "entropy", "observation", "turn_of_token"}
+"""What the batches of this trainer hold beside rewards; a credit scheme that needs more is refused at the start."""
+
+
+def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Train an agent and return the summary that also stands in the run's summary.json.
+
+    Args:
+        config: everything; with `config.resume` the run in that folder goes on under its own configuration, of which
+            only `trainer.steps` may grow.
+        say: gets a line at a time about what happens.
+
+    Returns:
+        `run` (folder), `before` and `after` (success on held-out test tasks with 95 % interval), `steps`, `seconds`.
+
+    Raises:
+        UsageError: a mistake in the configuration, before the first rollout; or a checkpoint that cannot be written.
+    """
+    began = time.perf_counter()
+    resumed = config.resume is not None
+    if config.resume is not None:
+        folder = Path(config.resume)
+        steps = config.trainer.steps
+        config = run_folder.reopen(folder)
+        if "steps" in config.trainer.model_fields_set and steps > config.trainer.steps:
+            config.trainer.steps = steps
+    _check(config)
+    env = make(
+        config.env.id,
+        **{"format": config.format.name, "system_prompt": config.format.system_prompt, **config.env.parameters},
+    )
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    device = _device(config.trainer.device)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=_half(config.trainer.dtype, device))
+
+    if not resumed:
+        folder = run_folder.create(config)
+    checkpoints = folder / "checkpoints"
+    last = checkpoint.latest(checkpoints) if resumed else None
+    state = checkpoint.load_state(last) if last is not None else None
+    source = state["source"] if state else models.find(config.model, env, seed=config.seed, say=say)
+    model, tokenizer = models.load(source, config.model, device=device, seed=config.seed, resume=last)
+    model.eval()  # no dropout: the log-probs of the update are those of the rollout
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trainable, lr=config.trainer.lr, betas=(0.9, 0.99), weight_decay=config.trainer.weight_decay
+    )
+    reference = models.Reference(source, model, config.model, device) if config.loss.kl_coefficient else None
+    memory = credit.memory(config.credit.name, **config.credit.parameters)
+    first = 1
+    history: dict[str, Any] = {}
+    if state is not None:
+        optimizer.load_state_dict(state["optimizer"])
+        if memory is not None:
+            memory.load_state_dict(state["memory"])
+        first, history = state["step"] + 1, state["history"]
+        say(f"going on with {folder} at step {first}")
+
+    agent = LocalAgent(
+        model,
+        tokenizer,
+        temperature=config.model.temperature,
+        top_p=config.model.top_p,
+        max_new_tokens=config.model.max_new_tokens,
+        max_context=config.model.max_context,
+        slots=config.trainer.concurrency,
+    )
+    student = LocalAgent(
+        model,
+        tokenizer,
+        temperature=config.model.eval_temperature,
+        max_new_tokens=config.model.max_new_tokens,
+        max_context=config.model.max_context,
+        slots=config.trainer.concurrency,
+    )
+
+    def evaluate(split: str) -> dict[str, float]:
+        with autocast:
+            result = _evaluate(env, student, config, split)
+        student.refresh()
+        low, high = result.success_interval
+        return {
+            "success": result.success_rate,
+            "success_low": low,
+            "success_high": high,
+            "score": result.mean_score,
+            "turns": result.mean_turns,
+            "invalid_share": result.invalid_share,
+        }
+
+    loggers = open_loggers(
+        config.trainer.loggers,
+        folder,
+        config.model_dump(),
+        from_step=first,
+        steps=config.trainer.steps,
+        say=say,
+    )
+    try:
+        if "before" not in history:
+            history["before"] = evaluate("test")
+            say(f"before training: {_text(history['before'])} on held-out test tasks")
+
+        for step in range(first, config.trainer.steps + 1):
+            clock = _Clock()
+
+            with clock("rollout"), autocast:
+                rollout = run_async(
+                    collect(
+                        env,
+                        agent,
+                        _jobs(config, step),
+                        seed=agent_seed(config.seed, step),
+                        concurrency=config.trainer.concurrency,
+                        timeout=config.trainer.episode_timeout,
+                    )
+                )
+                agent.refresh()  # the weights are about to change
+
+            with clock("credit"):
+                batch = collate(rollout.trajectories)
+                if batch.tokens is None:
+                    raise UsageError(f"every episode of step {step} failed: {rollout.failures}")
+                if memory is not None:
+                    batch = memory.attach(batch)
+
+            if "entropy" in credit.spec(config.credit.name).all_needs(config.credit.parameters):
+                with clock("entropy"), autocast:
+                    batch = _with_entropy(model, batch, config)
+
+            with clock("credit"):
+                advantage = credit.compute(config.credit.name, batch, **config.credit.parameters)
+                if memory is not None:
+                    memory.update(batch)
+                level = credit.spec(config.credit.name).level
+                on_tokens = credit.spread(advantage, batch) if level == "turn" else advantage
+                if config.trainer.mask_truncated:
+                    assert batch.row_to_trajectory is not None
+                    on_tokens = on_tokens * batch.terminated[batch.row_to_trajectory, None]
+
+            reference_log_probs = None
+            if reference is not None:
+                with clock("reference"), autocast, reference.active():
+                    reference_log_probs = log_probs_of(
+                        reference.model,
+                        batch,
+                        token_budget=config.trainer.token_budget,
+                        temperature=config.model.temperature,
+                    )
+
+            with clock("update"), autocast:
+                for group in optimizer.param_groups:
+                    group["lr"] = config.trainer.lr * min(1.0, step / max(1, config.trainer.warm_up_steps))
+                metrics = update(
+                    model,
+                    optimizer,
+                    batch,
+                    on_tokens.to(torch.float32),
+                    config.loss,
+                    reference_log_probs=reference_log_probs,
+                    temperature=config.model.temperature,
+                    token_budget=config.trainer.token_budget,
+                    minibatches=config.trainer.minibatches,
+                    epochs=config.trainer.epochs,
+                    max_grad_norm=config.trainer.max_grad_norm,
+                    seed=agent_seed(config.seed, step, "minibatches") % 2**31,
+                )
+
+            every = config.trainer.eval_every
+            if every and step % every == 0 and step < config.trainer.steps:
+                with clock("eval"):
+                    metrics |= {f"eval/{name}": value for name, value in evaluate("val").items()}
+
+            every = config.trainer.save_trajectories_every
+            if every and (step % every == 0 or step == 1):
+                if level == "turn":
+                    for t, row in zip(rollout.trajectories, advantage.tolist(), strict=True):
+                        for turn, value in zip(t.turns, row, strict=False):
+                            turn.advantage = value
+                write_trajectories(folder / "trajectories" / f"step-{step}.jsonl", rollout.trajectories)
+
+            every = config.trainer.checkpoint_every
+            if step == config.trainer.steps or (every and step % every == 0):
+                with clock("checkpoint"):
+                    saved = {
+                        "step": step,
+                        "source": source,
+                        "optimizer": optimizer.state_dict(),
+                        "history": history,
+                        "memory": memory.state_dict() if memory is not None else None,
+                    }
+                    checkpoint.save(
+                        checkpoints, step, model, tokenizer, saved, config.trainer.keep_checkpoints
+                    )
+
+            metrics |= _rollout_metrics(rollout) | _credit_metrics(batch, advantage, level)
+            metrics |= clock.metrics(rollout)
+            for logger in loggers:
+                logger.log(step, metrics)
+    finally:
+        for logger in loggers:
+            logger.close()
+
+    after = evaluate("test")
+    say(f"after training:  {_text(after)} on held-out test tasks")
+    summary = {
+        "run": str(folder),
+        "env": config.env.id,
+        "credit": config.credit.name,
+        "seed": config.seed,
+        "steps": config.trainer.steps,
+        "episodes": config.trainer.steps * config.trainer.tasks_per_step * config.trainer.group_size,
+        "before": history["before"],
+        "after": after,
+        "seconds": time.perf_counter() - began,
+    }
+    run_folder.write_summary(folder, summary)
+    return summary
+
+
+def _check(config: TrainConfig) -> None:
+    """Refuse what cannot work before anything is made."""
+    credit.check(config.credit.name, config.credit.parameters, AVAILABLE)
+    unknown = [name for name in config.reward if name != "env"]
+    if unknown or not config.reward:
+        raise UsageError(f"reward sources known: env; got {config.reward}")
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(f"trainer.device={name!r} cannot be used: {error}") from error
+        return device
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _half(dtype: str, device: torch.device) -> bool:
+    return dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
+
+
+def _jobs(config: TrainConfig, step: int) -> list[Job]:
+    """The episodes of a step: `group_size` each for `tasks_per_step` tasks of the train split."""
+    return [
+        Job(agent_seed(config.seed, step, "task", group) % 2**31, None, "train", group, sample)
+        for group in range(config.trainer.tasks_per_step)
+        for sample in range(config.trainer.group_size)
+    ]
+
+
+def _evaluate(env: TurnEnv, student: LocalAgent, config: TrainConfig, split: str) -> RolloutResult:
+    """Play the fixed panel of a split: the same tasks whatever the seed of the run."""
+    jobs = make_jobs(env, config.trainer.eval_episodes, seed=0, split=split, tasks=None, group_size=1)
+    return run_async(
+        collect(env, student, jobs, seed=config.seed, concurrency=config.trainer.concurrency)
+    )
+
+
+def _with_entropy(model: Any, batch: TurnBatch, config: TrainConfig) -> TurnBatch:
+    """Add the rollout policy's mean token entropy per turn, [B, K] in nats."""
+    raise NotImplementedError
+
+
+def _rollout_metrics(rollout: RolloutResult) -> dict[str, float]:
+    return {
+        "success": rollout.success_rate,
+        "score": rollout.mean_score,
+        "reward": rollout.mean_reward,
+        "turns": rollout.mean_turns,
+        "invalid_share": rollout.invalid_share,
+        "truncated_share": rollout.truncated_share,
+        "failed": float(rollout.episodes - len(rollout.played)),
+    }
+
+
+def _credit_metrics(batch: TurnBatch, advantage: torch.Tensor, level: str) -> dict[str, float]:
+    """How much the credit says: its size, how many groups it is silent on, how many states it saw only once."""
+    mask = batch.live
+    metrics: dict[str, float] = {}
+    if level == "turn":
+        values = advantage[mask]
+        silent = torch.zeros(int(batch.group.max()) + 1, dtype=torch.bool)
+        loud = (advantage.abs() * mask).amax(1) > 1e-8
+        silent[batch.group[batch.valid]] = True
+        silent[batch.group[loud]] = False
+        metrics |= {
+            "advantage_mean": values.mean().item(),
+            "advantage_std": values.std(correction=0).item(),
+            "advantage_max": values.abs().max().item(),
+            "zero_advantage_share": (values.abs() <= 1e-8).float().mean().item(),
+            "silent_group_share": silent.sum().item() / batch.group[batch.valid].unique().numel(),
+        }
+    if batch.state is not None:
+        keys = torch.stack([batch.group[:, None].expand_as(batch.state)[mask], batch.state[mask]], 1)
+        counts = keys.unique(dim=0, return_counts=True)[1]
+        metrics["singleton_anchor_share"] = (counts == 1).sum().item() / int(mask.sum())
+    return metrics
+
+
+class _Clock:
+    """Seconds by stage of one step."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._stages: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._stages[stage] = self._stages.get(stage, 0.0) + time.perf_counter() - began
+
+    def metrics(self, rollout: RolloutResult) -> dict[str, float]:
+        turns = [turn for t in rollout.trajectories for turn in t.turns]
+        sampled = sum(len(turn.action_ids) for turn in turns)
+        read = sum(len(turn.prompt_ids) for turn in turns)
+        env_seconds = sum(turn.env_seconds for turn in turns)
+        total = time.perf_counter() - self._began
+        figures = {f"seconds/{stage}": seconds for stage, seconds in self._stages.items()}
+        figures["seconds/step"] = total
+        figures["seconds/env"] = env_seconds
+        figures["sampled_tokens_per_second"] = sampled / self._stages["rollout"]
+        figures["tokens_per_second"] = (sampled + read) / total
+        figures["env_steps_per_second"] = len(turns) / self._stages["rollout"]
+        return figures
+
+
+def _text(figures: dict[str, float]) -> str:
+    return f"success {figures['success']:.3f} (95 % {figures['success_low']:.3f} to {figures['success_high']:.3f})"
