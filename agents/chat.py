@@ -4,15 +4,16 @@ The context of an episode is built by appending, never by encoding it again:
 
     start(messages)  a_1  append(...)  a_2  append(...)  a_3 ...
 
-where the a_t are the sampled token ids as they came out of the model. So the tokens that are trained on are the tokens
-that were sampled, whatever the template would have made of their text in a later turn (Qwen3's drops earlier
-`<think>` blocks, others strip the content), and the key-value cache of the turns before stays valid.
+where the a_t are the sampled token ids as they came out of the model. So the tokens that are trained on are
+the tokens that were sampled, whatever the template would have made of their text in a later turn (Qwen3's
+drops earlier `<think>` blocks, others strip the content), and the key-value cache of the turns before stays
+valid.
 
-A template is only ever rendered with *marks* in the place of the contents. What stands between the marks is the
-template's own text, in which special tokens are special; the contents are put in afterwards, and a control token that
-is written out in a content stays ordinary text: an observation cannot end its own message. Because the rendering then
-depends on the roles alone (and on the white space around a content, which some templates strip), it is remembered and
-Jinja runs once per shape of conversation.
+A template is only ever rendered with *marks* in the place of the contents. What stands between the marks is
+the template's own text, in which special tokens are special; the contents are put in afterwards, and a
+control token that is written out in a content stays ordinary text: an observation cannot end its own message.
+Because the rendering then depends on the roles alone (and on the white space around a content, which some
+templates strip), it is remembered and Jinja runs once per shape of conversation.
 """
 
 from __future__ import annotations
@@ -56,22 +57,23 @@ _Rendering = tuple["str | _Slot", ...]
 class ChatTokenizer:
     """Turns the messages of a growing conversation into token ids, for any chat template.
 
-    Roles a template does not know are mapped to what it knows: `tool` to `user`, a `system` message into the first
-    user message, and messages of one role in a row into one where the template insists that roles alternate. Each
-    role is tried once, when the object is made.
+    Roles a template does not know are mapped to what it knows: `tool` to `user`, a `system` message into the
+    first user message, and messages of one role in a row into one where the template insists that roles
+    alternate. Each role is tried once, when the object is made.
 
     Args:
-        tokenizer: a Hugging Face tokenizer with a chat template. It is not changed, and its padding and truncation
-            settings do not matter.
+        tokenizer: a Hugging Face tokenizer with a chat template. It is not changed, and its padding and
+            truncation settings do not matter.
         template_kwargs: further variables of the template, such as `{"enable_thinking": False}` for Qwen3.
 
     Attributes:
-        end_of_turn: ids of which the model samples one to end its message: the special token that the template puts
-            behind an assistant's message, and the tokenizer's end-of-sequence token.
+        end_of_turn: ids of which the model samples one to end its message: the special token that the
+            template puts behind an assistant's message, and the tokenizer's end-of-sequence token.
         stop_strings: what ends a message in a template that has no special token for it; else empty.
 
     Raises:
-        ChatTemplateError: there is no template, it fails on a conversation of two turns, or it leaves a message out.
+        ChatTemplateError: there is no template, it fails on a conversation of two turns, or it leaves a
+            message out.
     """
 
     end_of_turn: frozenset[int]
@@ -111,10 +113,10 @@ class ChatTokenizer:
     def append(
         self, before: Sequence[Message], new: Sequence[Message], action_ids: Sequence[int]
     ) -> list[int]:
-        """Token ids to add behind a sampled action so that the model can answer the messages that followed it.
+        """Token ids to add behind a sampled action so that the model can answer what followed it.
 
-        They close the assistant's message, as far as the action did not close it itself, hold the new messages, and end
-        in the generation prompt.
+        They close the assistant's message, as far as the action did not close it itself, hold the new
+        messages, and end in the generation prompt.
 
         Args:
             before: the messages in front of the assistant's. Only their roles matter.
@@ -173,8 +175,8 @@ class ChatTokenizer:
         return [part.message for part in rendering if isinstance(part, _Slot)] == list(range(len(roles)))
 
     def _control_tokens(self, turn: _Rendering) -> re.Pattern[str] | None:
-        # Some vocabularies do not flag the tokens that their template is built of as special (DeepSeek's are not), so
-        # a token is a control token also when the template itself writes it around a message.
+        # Some vocabularies do not flag the tokens that their template is built of as special (DeepSeek's are
+        # not), so a token is a control token also when the template itself writes it around a message.
         own = "".join(part for part in turn if isinstance(part, str))
         roles = ("user", "assistant", "user" if self._tool_as_user else "tool")
         own += "".join(p for p in self._render([(r, "", "") for r in roles]) if isinstance(p, str))

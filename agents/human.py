@@ -47,11 +47,13 @@ class HumanAgent:
             Panel(escape(conversation[-1]["content"]), title=title, title_align="left", expand=False)
         )
         console.print(f"[dim]{escape(expected(env))}[/]")
+        line = ""
         with _interruptible():
-            try:
-                line = console.input("[bold]> [/]")
-            except EOFError:
-                raise KeyboardInterrupt from None
+            while not line.strip():
+                try:
+                    line = console.input("[bold]> [/]")
+                except EOFError:
+                    raise KeyboardInterrupt from None
         return Reply(as_action(line, env))
 
 

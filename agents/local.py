@@ -28,15 +28,18 @@ class _Episode:
 class LocalAgent:
     """Answers with a causal language model that is loaded in this process.
 
-    Any number of conversations may be waiting for an answer at once (`asyncio.gather` over `act`): they are sampled
-    together, one forward per token for all of them, and each keeps its keys and values from turn to turn, so that a turn
-    costs its own tokens only. The tokens of a reply are those that were sampled; nothing is ever encoded again.
+    Any number of conversations may be waiting for an answer at once (`asyncio.gather` over `act`): they are
+    sampled together, one forward per token for all of them, and each keeps its keys and values from turn to
+    turn, so that a turn costs its own tokens only. The tokens of a reply are those that were sampled; nothing
+    is ever encoded again.
 
-    The random numbers of a reply depend on `conversation.seed` and the position of the token alone. So what is
-    sampled does not depend on which other conversations run beside it, up to the rounding of batched arithmetic.
+    The random numbers of a reply depend on `conversation.seed` and the position of the token alone. So what
+    is sampled does not depend on which other conversations run beside it, up to the rounding of batched
+    arithmetic.
 
-    The model is shared, not copied. A trainer may change its weights in place between rollouts, and then calls
-    `refresh()`. While it answers, the model is in eval mode; a trainer that wants dropout calls `model.train()`.
+    The model is shared, not copied. A trainer may change its weights in place between rollouts, and then
+    calls `refresh()`. While it answers, the model is in eval mode; a trainer that wants dropout calls
+    `model.train()`.
 
     Args:
         model: a decoder-only Hugging Face model, with or without peft adapters.
@@ -45,8 +48,8 @@ class LocalAgent:
         top_p: sample among the fewest tokens whose probabilities sum to at least this, in (0, 1].
         top_k: sample among this many of the most likely tokens; 0 for all.
         max_new_tokens: most tokens of a reply.
-        max_context: most tokens of a conversation. None takes what the model can do: its positions, or its sliding
-            window where that is shorter.
+        max_context: most tokens of a conversation. None takes what the model can do: its positions, or its
+            sliding window where that is shorter.
         slots: how many conversations the cache holds. With more at once, the later ones wait.
         device: where to move the model; where it is, if None.
         dtype: what to convert the model to, such as `torch.bfloat16`; as it is, if None.
@@ -58,8 +61,8 @@ class LocalAgent:
 
     Raises:
         ChatTemplateError: the tokenizer has no usable chat template.
-        UnsupportedModelError: the model is not made of attention alone, its attention kernel takes no mask, or a
-            trial run shows that it does not keep the rows of a batch apart.
+        UnsupportedModelError: the model is not made of attention alone, its attention kernel takes no mask,
+            or a trial run shows that it does not keep the rows of a batch apart.
         ValueError: a parameter is out of range, or `max_context` is beyond what the model can do.
     """
 
@@ -91,6 +94,12 @@ class LocalAgent:
             raise UsageError(f"slots must be at least 1, got {slots}")
         if isinstance(stop, str) or not all(stop):
             raise UsageError(f"stop must be a list of non-empty strings, got {stop!r}")
+        rows = model.get_input_embeddings().num_embeddings
+        if len(tokenizer) > rows:
+            raise UsageError(
+                f"the tokenizer has {len(tokenizer)} tokens and the model embeds {rows}; use the tokenizer of this model,"
+                f" or call model.resize_token_embeddings({len(tokenizer)}) and train it"
+            )
         if device is not None or dtype is not None:
             model.to(device=device, dtype=dtype)
         self.model = model
@@ -108,6 +117,7 @@ class LocalAgent:
             max_message=max_new_tokens,
             stop_ids=self._ends,
             stop_text=self._ends_in_stop if self._stop else None,
+            stop_text_ids=self._stop_candidates(len(tokenizer)),
         )
         self._engine.check()
 
@@ -128,7 +138,8 @@ class LocalAgent:
     async def act(self, conversation: Conversation) -> Reply:
         """Answer the last message.
 
-        Between two calls the conversation grows by the assistant's message and by at least one that answers it.
+        Between two calls the conversation grows by the assistant's message and by at least one that answers
+        it.
 
         Raises:
             ContextFull: no room is left in the context; the episode ends truncated.
@@ -136,7 +147,7 @@ class LocalAgent:
         """
         episode = self._episodes.get(conversation.id)
         if episode is None:
-            episode = self._episodes[conversation.id] = _Episode(Stream(stream_key(conversation.seed)), 0, ())
+            episode = self._episodes[conversation.id] = _begin(conversation)
         if not episode.seen:
             prompt = self.chat.start(conversation)
         else:
@@ -175,6 +186,28 @@ class LocalAgent:
         tail = self.chat.text(ids[-self._tail :])
         return any(stop in tail for stop in self._stop)
 
+    def _stop_candidates(self, size: int) -> list[int]:
+        """Ids that can hold the last character of a stop string, or a part of one (which decodes to U+FFFD)."""
+        marks = {stop[-1] for stop in self._stop} | {"\ufffd"}
+        return [i for i in range(size) if marks.intersection(self.chat.text([i]))] if self._stop else []
+
+
+def _begin(conversation: Conversation) -> _Episode:
+    """The state of a conversation that is new here: read up to the last recorded action where it is a branch.
+
+    A history without tokens was played by an agent that knows none; its messages are encoded like opening
+    ones.
+    """
+    stream = Stream(stream_key(conversation.seed))
+    history = conversation.history
+    if not history or not all(turn.action_ids for turn in history):
+        return _Episode(stream, 0, ())
+    for turn in history:
+        stream.tokens += turn.prompt_ids
+        stream.tokens += turn.action_ids
+    answered = max(i for i, message in enumerate(conversation) if message["role"] == "assistant")
+    return _Episode(stream, answered, history[-1].action_ids)
+
 
 def _answers(conversation: Conversation, seen: int) -> list[Message]:
     """The messages behind the assistant's message that follows the first `seen`."""
@@ -197,8 +230,9 @@ def _end_ids(model: Any) -> frozenset[int]:
 def _context(model: Any, asked: int | None) -> int:
     """The number of tokens a context may have: what is asked for, or else all that the model can do.
 
-    Beyond a sliding window, or where a rotary embedding changes with the length of the longest row, the tokens of an
-    episode would not be computed from its own tokens and their positions alone, as the cache takes for granted.
+    Beyond a sliding window, or where a rotary embedding changes with the length of the longest row, the
+    tokens of an episode would not be computed from its own tokens and their positions alone, as the cache
+    takes for granted.
     """
     name, config = type(model).__name__, model.config.get_text_config()
     if config._attn_implementation not in ("sdpa", "eager"):

@@ -6,7 +6,7 @@ schema alone says which keys there are and what they may be, so that every mista
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
@@ -18,16 +18,18 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
+from yaml import YAMLError
 
-from .schema import EvalConfig, TrainConfig
+from .schema import AuditConfig, EvalConfig, TrainConfig
 
-Config = TypeVar("Config", TrainConfig, EvalConfig)
+Config = TypeVar("Config", TrainConfig, EvalConfig, AuditConfig)
 
 FOLDER = Path(__file__).parent
-_FILES = {TrainConfig: "train", EvalConfig: "eval"}
+_FILES = {TrainConfig: "train", EvalConfig: "eval", AuditConfig: "audit"}
 _GENERIC = "generic"
 _NAMES = {"env": "id", "credit": "name"}
 """The key that `generic.yaml` of a group leaves open for a registered name."""
+_MAY_CHANGE = ("resume", "trainer.steps")
 
 
 class ConfigError(ValueError):
@@ -39,18 +41,17 @@ def compose(
 ) -> Config:
     """Compose the configuration of a command.
 
-    With `resume=RUN` the values of `RUN/config.yaml` stand in for the files of the groups, except where the overrides
-    name a group.
+    With `resume=RUN` the configuration is that of `RUN/config.yaml`, and `trainer.steps` alone may differ from it.
 
     Args:
-        schema: `TrainConfig` or `EvalConfig`.
+        schema: `TrainConfig`, `EvalConfig` or `AuditConfig`.
         overrides: as on the command line, `credit=rloo` or `trainer.lr=1e-4`; the later one wins.
         registered: by group (`env`, `credit`), gives the names that are known beside the files. Only called for a name
             that is not a file.
 
     Raises:
         ConfigError: an override cannot be read, names an unknown key, group member or registered name, or has a value
-            of the wrong type or range; or `resume` is not a run folder.
+            of the wrong type or range; or `resume` is not a run folder, or would change what is trained.
     """
     parsed = [_parse(text) for text in overrides]
     groups = _groups(_FILES[schema])
@@ -64,10 +65,13 @@ def compose(
         else:
             values.append((key, override.value()))
     resume = dict(values).get("resume")
+    saved = None if resume is None else _saved(schema, Path(str(resume)))
     try:
         config = _with_hydra(_FILES[schema], [o for options in chosen.values() for o in options])
-        if resume is not None:
-            config = _resumed(str(resume), config, chosen)
+        if saved is not None:
+            config = OmegaConf.create(
+                {**saved.model_dump(), **{group: config[group] for group in chosen if group in config}}
+            )
         for key, value in values:
             OmegaConf.update(config, key, value, force_add=True)
         data = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -75,7 +79,10 @@ def compose(
         raise ConfigError(f"{error.full_key} must be given: add {error.full_key}=VALUE") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(str(error).strip().splitlines()[0]) from error
-    return validate(schema, data)
+    checked = validate(schema, data)
+    if saved is not None:
+        _refuse_changes(saved.model_dump(), checked.model_dump(), f"resume={resume}")
+    return checked
 
 
 def validate(schema: type[Config], data: Any) -> Config:
@@ -87,7 +94,10 @@ def validate(schema: type[Config], data: Any) -> Config:
     try:
         return schema.model_validate(data, strict=True)
     except ValidationError as error:
-        lines = [_explain(schema, e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors(include_url=False)]
+        lines = [
+            _explain(schema, e["loc"], e["type"], e["msg"], e["input"])
+            for e in error.errors(include_url=False)
+        ]
         raise ConfigError("\n".join(lines)) from None
 
 
@@ -112,7 +122,12 @@ def _parse(text: str) -> Override:
             f"cannot read {text!r} ({why}); write key=value, and put a value with special characters in quotes:"
             f""" 'key="a value"'"""
         ) from None
-    if not override.key_or_group or override.is_delete() or override.is_sweep_override() or override.package is not None:
+    if (
+        not override.key_or_group
+        or override.is_delete()
+        or override.is_sweep_override()
+        or override.package is not None
+    ):
         raise ConfigError(f"{text!r} is not key=value with one value; nothing else is taken here")
     return override
 
@@ -127,7 +142,9 @@ def _choose(
     if value is None and optional:
         return []
     if not isinstance(value, str):
-        raise ConfigError(f"{group}={value!r} is wrong: {group} is a group and takes one name; its keys are {group}.KEY")
+        raise ConfigError(
+            f"{group}={value!r} is wrong: {group} is a group and takes one name; its keys are {group}.KEY"
+        )
     names = sorted(registered[group]()) if group in registered else []
     if value in names:
         return [f"{group}={_GENERIC}", f'{group}.{_NAMES[group]}="{value}"']
@@ -142,21 +159,32 @@ def _with_hydra(name: str, overrides: list[str]) -> DictConfig:
     return config
 
 
-def _resumed(run: str, composed: DictConfig, chosen: Iterable[str]) -> DictConfig:
-    path = Path(run) / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(f"resume={run} is not a run folder: there is no {path}")
-    config = OmegaConf.load(path)
-    if not isinstance(config, DictConfig):
-        raise ConfigError(f"{path} does not hold a configuration")
-    for group in chosen:
-        if group == "experiment":
-            raise ConfigError("experiment= cannot go with resume=: the run has its configuration; change single keys")
-        config[group] = composed[group]
-    return config
+def _saved(schema: type[Config], run: Path) -> Config:
+    path = run / "config.yaml"
+    try:
+        return validate(schema, OmegaConf.to_container(OmegaConf.load(path)))
+    except FileNotFoundError:
+        raise ConfigError(f"resume={run} is not a run folder: there is no {path}") from None
+    except (OSError, YAMLError, ConfigError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
-def _explain(schema: type[BaseModel], where: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
+def _refuse_changes(before: dict[str, Any], after: dict[str, Any], resume: str, owner: str = "") -> None:
+    for name in before.keys() | after.keys():
+        key = f"{owner}{name}"
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            _refuse_changes(old, new, resume, f"{key}.")
+        elif old != new and key not in _MAY_CHANGE:
+            raise ConfigError(
+                f"{key}={new!r} does not go with {resume}: that run has {key}={old!r}, and a run goes on as it began."
+                f" {' and '.join(_MAY_CHANGE)} may change; leave the others out, or start a new run"
+            )
+
+
+def _explain(
+    schema: type[BaseModel], where: tuple[int | str, ...], kind: str, message: str, value: Any
+) -> str:
     """One line for one mistake that pydantic found."""
     key = ".".join(map(str, where))
     if kind != "extra_forbidden":

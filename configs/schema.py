@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -82,9 +82,9 @@ class LossSection(Section):
     clip_high: NonNegative = 0.28
     dual_clip: Annotated[float, Field(gt=1.0)] | None = None
     """Bound on the loss of tokens with negative advantage; None for none."""
-    aggregation: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm", "turn-mean"] = (
-        "token-mean"
-    )
+    aggregation: Literal[
+        "token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm", "turn-mean"
+    ] = "token-mean"
     kl: Literal["k1", "k2", "k3"] = "k2"
     kl_coefficient: NonNegative = 0.0
     """Weight of the KL to the reference policy (the model before training); 0 keeps no reference."""
@@ -117,6 +117,10 @@ class TrainerSection(Section):
     minibatches: Positive = 1
     """Optimizer steps per pass."""
     lr: NonNegative = 1e-3
+    critic_lr: NonNegative = 1e-3
+    """Of the critic, for credit schemes that compare with a value."""
+    critic_epochs: Positive = 4
+    """Optimizer steps of the critic per step, each over the whole batch."""
     warm_up_steps: Annotated[int, Field(ge=0)] = 5
     """Steps over which the learning rate rises from 0."""
     weight_decay: NonNegative = 0.0
@@ -140,8 +144,9 @@ class TrainerSection(Section):
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 on a GPU, float32 elsewhere."""
-    threads: Annotated[int, Field(ge=0)] = 0
-    """torch threads on a CPU; 0 leaves torch's own choice."""
+    threads: Annotated[int, Field(ge=0)] = 1
+    """torch threads on a CPU; 1 is the fastest for small models and the only one that a busy machine does not slow
+    down tenfold; 0 leaves torch its own choice."""
     loggers: list[Literal["console", "tensorboard", "wandb", "mlflow"]] = ["console", "tensorboard"]
     """Beside metrics.jsonl, which is always written."""
 
@@ -152,8 +157,8 @@ class TrainConfig(Section):
     env: EnvSection = Field(default_factory=EnvSection)
     format: FormatSection = Field(default_factory=FormatSection)
     model: ModelSection = Field(default_factory=ModelSection)
-    reward: list[str] = ["env"]
-    """Reward sources, by name."""
+    reward: list[str | dict[str, Any]] = ["env"]
+    """Reward sources: names, or mappings with a name, weight, norm, schedule and the source's own parameters."""
     credit: CreditSection = Field(default_factory=CreditSection)
     loss: LossSection = Field(default_factory=LossSection)
     trainer: TrainerSection = Field(default_factory=TrainerSection)
@@ -192,3 +197,29 @@ class EvalConfig(Section):
     timeout: Annotated[float, Field(gt=0.0)] | None = None
     out: str | None = None
     """Folder for trajectories.jsonl and summary.json; None saves nothing."""
+
+
+class AuditConfig(Section):
+    """Everything `turnwise audit` takes."""
+
+    model: str
+    """The policy: a run folder, or a Hugging Face name or folder."""
+    env: EnvSection | None = None
+    """None takes the environment and format of the run folder."""
+    format: FormatSection | None = None
+    credit: Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ["all"]
+    """Names of schemes, at their defaults; `all` for every registered one."""
+    turns: Positive = 256
+    rerolls: Annotated[int, Field(ge=2)] = 64
+    """Episodes from the state before and from the state after each turn."""
+    tasks: Positive = 32
+    group_size: Positive = 8
+    target: Literal["success", "score", "return"] = "success"
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    max_new_tokens: Positive = 16
+    critic_steps: Annotated[int, Field(ge=0)] = 60
+    """Optimizer steps of a critic on rollouts of other tasks, for the schemes that read one; 0 skips them."""
+    concurrency: Positive = 128
+    seed: Annotated[int, Field(ge=0)] = 0
+    out: str | None = None
+    """Folder for audit.json and audit.png; None saves nothing."""

@@ -3,7 +3,8 @@
 Importing this package imports no environment: each is imported when it is first made.
 """
 
-from .. import __version__ as __version__  # a plain `import envs` from the root must fail, not make a second registry
+# The first import lets a plain `import envs` from the root fail, which would make a second registry.
+from .. import __version__ as __version__
 from . import errors
 from .agent import Agent, AgentLike, Conversation, Message, Reply
 from .check import CheckReport, check
@@ -18,7 +19,7 @@ from .trajectory import SCHEMA_VERSION, Trajectory, Turn, read_trajectories, wri
 
 register("FrozenLake-v1", f"{__name__}.frozen_lake:FrozenLake")
 register("HigherLower-v1", f"{__name__}.higher_lower:HigherLower", max_turns=8)
-register("Sokoban-v1", f"{__name__}.sokoban:Sokoban")
+register("Sokoban-v1", f"{__name__}.sokoban:Sokoban", max_turns=30)
 
 __all__ = [
     "FORMATS",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from .core import TurnEnv
+    from .trajectory import Turn
 
 Message = dict[str, str]
 """One chat message: `role` (system, user, assistant or tool) and `content`."""
@@ -37,13 +38,18 @@ class Conversation(list[Message]):
         id: unique to the episode, the same in every turn.
         seed: the seed of everything the agent draws in this episode.
         env: the live environment. Scripted agents read it; a model must not.
+        history: the turns that were taken before the agent came in, when the episode is a branch of another. They stand in
+            the messages too; here are the exact tokens, for a model to go on from.
     """
 
-    def __init__(self, messages: Sequence[Message], *, id: str, seed: int, env: TurnEnv) -> None:
+    def __init__(
+        self, messages: Sequence[Message], *, id: str, seed: int, env: TurnEnv, history: Sequence[Turn] = ()
+    ) -> None:
         super().__init__(messages)
         self.id = id
         self.seed = seed
         self.env = env
+        self.history = history
 
     @property
     def tools(self) -> list[dict[str, Any]]:

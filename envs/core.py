@@ -13,20 +13,21 @@ An environment is one class with `start` and at least one `@tool`; everything el
 
 from __future__ import annotations
 
+import builtins
 import copy
 import hashlib
 import sys
 from collections.abc import Hashable, Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_origin
 
 import gymnasium
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
 
 from .agent import AgentLike, Message
 from .errors import InvalidEnvironment, InvalidParameter, InvalidSeed, ResetNeeded, UsageError, nearest
-from .formats import FORMATS, tool_format
+from .formats import answer_of, tool_format, writable
 from .spaces import MessageSpace
 from .tasks import ProceduralTasks, Task, TaskSet
 from .tools import Call, ToolSpec
@@ -68,8 +69,9 @@ class TurnEnv(gymnasium.Env[str, str]):
     the shaping of an episode that ends sums to `-potential(first state)` whatever the agent does.
 
     Info of `reset` and `step`: `state_key` (of the state that the returned observation belongs to, that is before the
-    next turn), `task`, `turn`; of `step` also `tool`, `arguments`, `invalid`, `shaping` (the potential-based part of
-    the reward); of the last step also `score` in [0, 1] and `success`.
+    next turn), `task`, `turn`; of `step` also `tool` (what the action named, or None), `call` (the validated `Call`, or
+    None), `invalid`, `shaping` (the potential-based part of the reward); of the last step also `score` in [0, 1] and
+    `success`.
 
     Parameters are annotated class attributes with a default; `make(id, **parameters)` sets them per instance. Every
     environment has these:
@@ -97,16 +99,26 @@ class TurnEnv(gymnasium.Env[str, str]):
     """True where `start` or a tool waits (network, processes): the episode loop then runs it in a thread."""
     tools: ClassVar[Mapping[str, ToolSpec]] = {}
     """The tools by name, collected from the `@tool` methods."""
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"]}
+    _declared: ClassVar[dict[str, TypeAdapter[Any]]]
+    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012  # Gymnasium declares it
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        names = [n for c in reversed(cls.__mro__) for n, m in vars(c).items() if hasattr(m, "_is_turnwise_tool")]
+        names = [
+            n for c in reversed(cls.__mro__) for n, m in vars(c).items() if hasattr(m, "_is_turnwise_tool")
+        ]
+        for name in names:
+            if hasattr(TurnEnv, name):
+                raise InvalidEnvironment(
+                    f"{cls.__name__}: a tool cannot be called {name!r}, every environment has that; take another name"
+                )
         cls.tools = {n: ToolSpec(n, getattr(cls, n)) for n in dict.fromkeys(names)}
 
     def __init__(self, *, render_mode: str | None = None, **parameters: Any) -> None:
         if not self.tools:
-            raise InvalidEnvironment(f"{type(self).__name__} has no tool; mark at least one method with @tool")
+            raise InvalidEnvironment(
+                f"{type(self).__name__} has no tool; mark at least one method with @tool"
+            )
         self.render_mode = render_mode
         declared = _parameters(type(self))
         own = declared.keys() - _parameters(TurnEnv).keys()
@@ -115,8 +127,15 @@ class TurnEnv(gymnasium.Env[str, str]):
                 value = _validated(type(self), name, value)
             elif own or hasattr(type(self), name):
                 known = sorted(declared)
+                plain = name in vars(type(self)) and not callable(getattr(type(self), name))
+                hint = (
+                    " A class attribute is a parameter where it is annotated, as in `size: int = 4`."
+                    if plain
+                    else ""
+                )
                 raise InvalidParameter(
                     f"{type(self).__name__} has no parameter {name!r}.{nearest(name, known)} It has {', '.join(known)}."
+                    f"{hint}"
                 )
             setattr(self, name, value)
         if self.max_turns < 1:
@@ -133,7 +152,12 @@ class TurnEnv(gymnasium.Env[str, str]):
         self._running = False
         self._observation = ""
         self._potential = 0.0
-        self._static = frozenset(self.__dict__) - {"task", "_turn", "_running", "_observation", "_potential"}
+        episode = {"task", "_turn", "_running", "_observation", "_potential"}
+        self._static = (self.__dict__.keys() | {"spec", "_static"}) - episode
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.action_space = MessageSpace(sampler=self.sample_action)
 
     # What an environment writes.
 
@@ -164,7 +188,9 @@ class TurnEnv(gymnasium.Env[str, str]):
 
     def reference(self) -> list[str] | None:
         """The accepted answers of the current task as texts, None where there are none. Never shown to the agent."""
-        return list(self.task.reference) if self.task is not None and self.task.reference is not None else None
+        return (
+            list(self.task.reference) if self.task is not None and self.task.reference is not None else None
+        )
 
     def expert(self) -> Call | None:
         """The call that a policy which solves the task makes in the current state; None where there is none."""
@@ -176,7 +202,9 @@ class TurnEnv(gymnasium.Env[str, str]):
 
     # Gymnasium's interface.
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
         """Start an episode.
 
         Args:
@@ -200,7 +228,7 @@ class TurnEnv(gymnasium.Env[str, str]):
         seed = int(seed)
         options = options or {}
         if not options.keys() <= {"task", "split"}:
-            raise UsageError(f"options may hold 'task' and 'split', got {sorted(options)}")
+            raise UsageError(f"options may hold 'task' and 'split', got {sorted(map(str, options))}")
         if options.get("task") is not None:
             task = self.tasks.find(options["task"])
         else:
@@ -210,12 +238,17 @@ class TurnEnv(gymnasium.Env[str, str]):
         self._np_random = np.random.Generator(np.random.PCG64([task.seed, seed]))
         self._np_random_seed = seed
         self._running = False
-        self._observation = self.start(task, self._np_random)
+        observation = self.start(task, self._np_random)
+        if not isinstance(observation, str):
+            raise InvalidEnvironment(
+                f"{type(self).__name__}.start must return a str, got {observation!r:.80}"
+            )
+        self._observation = observation = writable(observation)
         self._running = True
         self._turn = 0
         if self._shaped:
             self._potential = self.potential()
-        return self._observation, {"state_key": self.state_key(), "task": task.id, "turn": 0}
+        return observation, {"state_key": self.state_key(), "task": task.id, "turn": 0}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Take one turn.
@@ -239,8 +272,8 @@ class TurnEnv(gymnasium.Env[str, str]):
         if not isinstance(action, str):
             raise UsageError(f"an action is the text of the assistant message, got {type(action).__name__}")
         tools = self.tools
-        parsed = self._format.parse(action, tools)
-        tool, arguments, why = None, None, None
+        parsed = self._format.parse(answer_of(writable(action)), tools)
+        tool, call, why = None, None, None
         if isinstance(parsed, Call):
             tool = parsed.tool
             spec = tools.get(tool)
@@ -251,7 +284,7 @@ class TurnEnv(gymnasium.Env[str, str]):
                 if isinstance(checked, str):
                     why = checked
                 else:
-                    arguments = checked
+                    call = Call(tool, checked)
         else:
             why = parsed.why
         if why is not None:
@@ -259,12 +292,16 @@ class TurnEnv(gymnasium.Env[str, str]):
                 f"Invalid action: {why}. Expected, for example: {self._format.expected(tools)}", invalid=True
             )
         else:
-            answer = spec.function(self, **arguments)  # type: ignore[union-attr, arg-type]
+            answer = spec.function(self, **call.arguments)  # type: ignore[union-attr]
             outcome = Outcome(answer) if isinstance(answer, str) else answer
+            if not isinstance(outcome, Outcome) or not isinstance(outcome.observation, str):
+                raise InvalidEnvironment(
+                    f"tool {tool!r} of {type(self).__name__} must return an Outcome or a str, got {answer!r:.80}"
+                )
 
         self._turn += 1
         observation, reward, success, score, invalid = outcome
-        self._observation = observation
+        self._observation = observation = writable(observation)
         terminated = success is not None
         truncated = not terminated and self._turn >= self.max_turns
         shaping = 0.0
@@ -278,8 +315,8 @@ class TurnEnv(gymnasium.Env[str, str]):
             "task": self.task.id,  # type: ignore[union-attr]
             "turn": self._turn,
             "tool": tool,
-            "arguments": arguments,
-            "invalid": invalid,
+            "call": call,
+            "invalid": bool(invalid),
             "shaping": shaping,
         }
         if terminated or truncated:
@@ -333,7 +370,6 @@ class TurnEnv(gymnasium.Env[str, str]):
         """A fresh environment with the same parameters, not yet reset."""
         env = type(self)(render_mode=self.render_mode, **self.parameters)
         env.spec = self.spec
-        env._static |= {"spec"}
         return env
 
     @property
@@ -373,28 +409,42 @@ class TurnEnv(gymnasium.Env[str, str]):
         )
 
 
-@cache
 def _parameters(cls: type[TurnEnv]) -> dict[str, TypeAdapter[Any]]:
     """The parameters of a class: annotated public attributes with a default that are not ClassVars."""
+    if "_declared" not in vars(cls):
+        declared = {}
+        for owner in reversed(cls.__mro__):
+            if issubclass(owner, TurnEnv):  # gymnasium.Env annotates names that exist for type checkers alone
+                declared.update(_own_parameters(owner, cls))
+        cls._declared = declared
+    return cls._declared
+
+
+def _own_parameters(owner: type, cls: type[TurnEnv]) -> dict[str, TypeAdapter[Any]]:
     found: dict[str, TypeAdapter[Any]] = {}
-    for owner in reversed(cls.__mro__):
-        if not issubclass(owner, TurnEnv):
-            continue  # gymnasium.Env annotates names that exist for type checkers alone
-        module = vars(sys.modules[owner.__module__])
-        for name, hint in vars(owner).get("__annotations__", {}).items():
-            if name.startswith("_") or not hasattr(cls, name):
-                continue
+    module = vars(sys.modules.get(owner.__module__, builtins))
+    for name, hint in vars(owner).get("__annotations__", {}).items():
+        if name.startswith("_") or not hasattr(cls, name):
+            continue
+        try:
             hint = eval(hint, module) if isinstance(hint, str) else hint
             if get_origin(hint) is not ClassVar and hint is not ClassVar:
                 found[name] = TypeAdapter(hint)
+        except (NameError, PydanticSchemaGenerationError) as error:
+            raise InvalidEnvironment(
+                f"{owner.__name__}: the annotation of the parameter {name!r} cannot be used ({error}); make its type "
+                "one that pydantic knows, at the top of the module, or declare what is no parameter as a ClassVar"
+            ) from error
     return found
 
 
 def _validated(cls: type[TurnEnv], name: str, value: Any) -> Any:
-    if name == "format" and value not in FORMATS:
+    if name == "format":
         tool_format(value)
     try:
         return _parameters(cls)[name].validate_python(value)
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"]
-        raise InvalidParameter(f"{cls.__name__}: {name}={value!r} is wrong: {message[0].lower()}{message[1:]}") from None
+        raise InvalidParameter(
+            f"{cls.__name__}: {name}={value!r} is wrong: {message[0].lower()}{message[1:]}"
+        ) from None

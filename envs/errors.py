@@ -49,7 +49,7 @@ class UnknownEnv(UsageError, LookupError):
 
     def __init__(self, env_id: str, known: Collection[str]) -> None:
         super().__init__(
-            f"no environment is registered as {env_id!r}.{nearest(env_id, known)}"
+            f"no environment is registered as {env_id!r}.{nearest(str(env_id), known)}"
             f" `turnwise envs` lists the {len(known)} that are."
         )
 
@@ -66,7 +66,9 @@ class UnknownFormat(UsageError, LookupError):
     """Raised when no tool format is registered under a name."""
 
     def __init__(self, name: str, known: Collection[str]) -> None:
-        super().__init__(f"no tool format is called {name!r}.{nearest(name, known)} Known: {', '.join(known)}.")
+        super().__init__(
+            f"no tool format is called {name!r}.{nearest(str(name), known)} Known: {', '.join(known)}."
+        )
 
 
 class InvalidParameter(UsageError):

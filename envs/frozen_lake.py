@@ -14,7 +14,12 @@ from .tasks import Task
 from .tools import Call, tool
 
 _MOVES = {"left": (0, -1), "down": (1, 0), "right": (0, 1), "up": (-1, 0)}
-_TURNED = {"left": ("up", "down"), "right": ("down", "up"), "up": ("right", "left"), "down": ("left", "right")}
+_TURNED = {
+    "left": ("up", "down"),
+    "right": ("down", "up"),
+    "up": ("right", "left"),
+    "down": ("left", "right"),
+}
 
 
 class FrozenLake(TurnEnv):
@@ -130,7 +135,12 @@ def _distances(cells: list[list[bool]], goal: tuple[int, int]) -> dict[tuple[int
         row, column = queue.popleft()
         for down, right in _MOVES.values():
             there = (row + down, column + right)
-            if 0 <= there[0] < n and 0 <= there[1] < n and there not in distance and not cells[there[0]][there[1]]:
+            if (
+                0 <= there[0] < n
+                and 0 <= there[1] < n
+                and there not in distance
+                and not cells[there[0]][there[1]]
+            ):
                 distance[there] = distance[row, column] + 1
                 queue.append(there)
     return distance

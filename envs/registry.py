@@ -24,12 +24,20 @@ def register(env_id: str, entry_point: type[TurnEnv] | str, **parameters: Any) -
     full = f"{NAMESPACE}/{env_id}"
     namespace, _, version = _parsed(env_id)
     if namespace is not None or version is None:
-        raise InvalidEnvironment(f"an id is a name with a version and no namespace, like 'Maze-v0'; got {env_id!r}")
-    if not isinstance(entry_point, str) and not (isinstance(entry_point, type) and issubclass(entry_point, TurnEnv)):
-        raise InvalidEnvironment(f"{env_id}: the entry point must be a TurnEnv class or 'module:Class', got {entry_point!r}")
+        raise InvalidEnvironment(
+            f"an id is a name with a version and no namespace, like 'Maze-v0'; got {env_id!r}"
+        )
+    if not isinstance(entry_point, str) and not (
+        isinstance(entry_point, type) and issubclass(entry_point, TurnEnv)
+    ):
+        raise InvalidEnvironment(
+            f"{env_id}: the entry point must be a TurnEnv class or 'module:Class', got {entry_point!r}"
+        )
     taken = gymnasium.registry.get(full)
     if taken is not None and _name(taken.entry_point) != _name(entry_point):
-        raise InvalidEnvironment(f"{env_id!r} is already registered for {_name(taken.entry_point)}; choose another id")
+        raise InvalidEnvironment(
+            f"{env_id!r} is already registered for {_name(taken.entry_point)}; choose another id"
+        )
     gymnasium.registry.pop(full, None)
     gymnasium.register(id=full, entry_point=entry_point, kwargs=parameters, order_enforce=False)
 
@@ -41,8 +49,10 @@ def _parsed(env_id: str) -> tuple[str | None, str, int | None]:
         raise InvalidEnvironment(f"{env_id!r} is not an id: {error}") from None
 
 
-def _name(entry_point: object) -> str:
-    return entry_point if isinstance(entry_point, str) else f"{entry_point.__module__}:{entry_point.__qualname__}"  # type: ignore[attr-defined]
+def _name(entry_point: Any) -> str:
+    if isinstance(entry_point, str):
+        return entry_point
+    return f"{entry_point.__module__}:{entry_point.__qualname__}"
 
 
 def env_ids() -> list[str]:
@@ -57,9 +67,11 @@ def env_class(env_id: str) -> type[TurnEnv]:
     Raises:
         UnknownEnv: no environment is registered under the id.
     """
-    entry_point = _spec(env_id).entry_point
-    cls = gymnasium.envs.registration.load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-    assert isinstance(cls, type) and issubclass(cls, TurnEnv)
+    cls: Any = _spec(env_id).entry_point
+    if isinstance(cls, str):
+        cls = gymnasium.envs.registration.load_env_creator(cls)
+    if not (isinstance(cls, type) and issubclass(cls, TurnEnv)):
+        raise InvalidEnvironment(f"{env_id}: the entry point {cls!r} is not a TurnEnv class")
     return cls
 
 

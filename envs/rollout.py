@@ -7,22 +7,30 @@ returns a `RolloutResult`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
 import hashlib
 import inspect
 import json
+import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Hashable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from statistics import NormalDist
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+from pydantic_core import to_jsonable_python
 
 from .agent import AgentLike, Conversation, Reply
 from .core import TurnEnv
 from .errors import ContextFull, UsageError
+from .formats import writable
 from .trajectory import Trajectory, Turn, write_trajectories
 
 if TYPE_CHECKING:
@@ -34,6 +42,23 @@ SEEDS_PER_PANEL = 10_000
 """`rollout(seed=s)` plays the environment seeds from `s * SEEDS_PER_PANEL` on, so that panels do not overlap."""
 
 
+@dataclass(frozen=True)
+class Branch:
+    """A point in the middle of a played episode, from which others can go on.
+
+    Attributes:
+        state: of the environment, by `snapshot`.
+        turns: those before the point.
+        observation: what the agent sees at the point.
+        state_key: of the state at the point.
+    """
+
+    state: dict[str, Any]
+    turns: Sequence[Turn]
+    observation: str
+    state_key: Hashable
+
+
 class Job(NamedTuple):
     """One episode to play.
 
@@ -43,6 +68,9 @@ class Job(NamedTuple):
         split: None for the environment's own.
         group: number of the group of episodes with the same task and seed.
         sample: number within the group; with the seed it fixes what the agent draws.
+        branch: where the episode goes on, of an episode with the same task and seed; None for its beginning. The
+            trajectory then starts with the turns of the branch, and what is random in the environment from there on is
+            drawn anew, from the agent's seed.
     """
 
     seed: int
@@ -50,6 +78,7 @@ class Job(NamedTuple):
     split: str | None = None
     group: int = 0
     sample: int = 0
+    branch: Branch | None = None
 
 
 def agent_seed(*parts: object) -> int:
@@ -67,11 +96,13 @@ async def play(
     max_turns: int | None = None,
     concurrency: int = 64,
     timeout: float | None = None,
-) -> AsyncIterator[tuple[int, Trajectory]]:
+) -> AsyncGenerator[tuple[int, Trajectory], None]:
     """Play the jobs and yield (index of the job, trajectory) as episodes end, in the order in which they end.
 
     An episode in which environment or agent raises is played once more with a fresh environment, then recorded as
-    `failed` with its typed error. A `UsageError` is the caller's mistake and ends everything at once.
+    `failed` with its typed error. A `UsageError` is the caller's mistake and ends everything at once, as Ctrl-C does.
+    A `blocking` environment has a thread of its own, and one that hangs is left behind with its thread. Any other
+    environment, and an agent that is a plain function, share one thread with all episodes and should be quick.
 
     Args:
         env: episodes are played in clones of it.
@@ -80,24 +111,32 @@ async def play(
         seed: mixed into the agent's seed of each episode.
         max_turns: truncates episodes earlier than the environment would.
         concurrency: episodes at a time, and clones of the environment.
-        timeout: wall seconds for one episode, after which it has failed with `TimeoutError`.
+        timeout: wall seconds for one episode, after which it has failed with `TimeoutError`. It takes effect where the
+            episode waits: for an agent, or for an environment that is `blocking`.
     """
-    if concurrency < 1:
-        raise UsageError(f"concurrency must be at least 1, got {concurrency}")
+    for name, value in (("concurrency", concurrency), ("max_turns", max_turns)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} must be at least 1, got {value}")
+    if timeout is not None and not timeout > 0:
+        raise UsageError(f"timeout is a number of seconds above 0, got {timeout}")
     act = _as_act(agent)
     pending = iter(enumerate(jobs))
     done: asyncio.Queue[tuple[int, Trajectory] | BaseException] = asyncio.Queue()
-    pool = ThreadPoolExecutor(concurrency, "turnwise-env") if env.blocking else None
 
     async def worker() -> None:
-        own = env.clone()
-        for index, job in pending:
-            for attempt in (1, 2):
-                trajectory = await _episode(own, agent, act, job, attempt, seed, max_turns, timeout, pool)
-                if trajectory.status != "failed":
-                    break
-                own = env.clone()
-            done.put_nowait((index, trajectory))
+        seat = _Seat(env)
+        try:
+            for index, job in pending:
+                for attempt in (1, 2):
+                    trajectory = await _episode(seat, agent, act, job, attempt, seed, max_turns, timeout)
+                    if trajectory.status != "failed":
+                        break
+                    seat.leave()
+                done.put_nowait((index, trajectory))
+                # Episodes that never wait would all be played before anybody sees the first.
+                await asyncio.sleep(0)
+        finally:
+            await seat.close()
 
     async def guarded() -> None:
         try:
@@ -116,8 +155,83 @@ async def play(
         for task in workers:
             task.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+
+
+_CLOSING_SECONDS = 5.0
+
+
+class _Thread:
+    """A thread for an environment that waits. It is a daemon: a hung one must not keep the process alive."""
+
+    def __init__(self) -> None:
+        self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        threading.Thread(target=self._run, name="turnwise-env", daemon=True).start()
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            future, function = work
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                result = function()
+            except StopIteration as error:  # asyncio would wait for ever: its futures do not take this one
+                future.set_exception(RuntimeError(f"StopIteration: {error}"))
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+    def submit(self, function: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._work.put((future, function))
+        return future
+
+    def stop(self) -> None:
+        """End the thread behind what it still has to do."""
+        self._work.put(None)
+
+
+class _Seat:
+    """Where episodes are played one after another: a clone of the environment, with a thread where it blocks."""
+
+    def __init__(self, template: TurnEnv) -> None:
+        self.template = template
+        self._env: TurnEnv | None = None
+        self._thread: _Thread | None = None
+
+    async def env(self) -> TurnEnv:
+        """The clone, made anew after `leave`."""
+        if self._env is None:
+            self._env = await self.call(self.template.clone)
+        return self._env
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Run what belongs to the environment."""
+        if not self.template.blocking:
+            return function()
+        if self._thread is None:
+            self._thread = _Thread()
+        return await asyncio.wrap_future(self._thread.submit(function))
+
+    def leave(self) -> Future[None] | None:
+        """Give up the clone and its thread; it is closed as soon as what it is doing ends."""
+        env, thread = self._env, self._thread
+        self._env = self._thread = None
+        closed = None
+        if thread is not None:
+            closed = thread.submit(env.close) if env is not None else None
+            thread.stop()
+        elif env is not None:
+            with contextlib.suppress(Exception):
+                env.close()
+        return closed
+
+    async def close(self) -> None:
+        """Close the clone; one that hangs is not waited for longer than a few seconds."""
+        closed = self.leave()
+        if closed is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(asyncio.wrap_future(closed), _CLOSING_SECONDS)
 
 
 def _as_act(agent: AgentLike) -> Callable[[Conversation], Awaitable[Reply]]:
@@ -132,10 +246,14 @@ def _as_act(agent: AgentLike) -> Callable[[Conversation], Awaitable[Reply]]:
         answer = act(conversation)
         if inspect.isawaitable(answer):
             answer = await answer
+        else:
+            await asyncio.sleep(0)  # a function that takes its time gives way to the others after each turn
         if isinstance(answer, str):
             return Reply(answer)
         if not isinstance(answer, Reply):
-            raise UsageError(f"agent {agent_name(agent)} must answer with a str or a Reply, got {type(answer).__name__}")
+            raise UsageError(
+                f"agent {agent_name(agent)} must answer with a str or a Reply, got {type(answer).__name__}"
+            )
         return answer
 
     return call
@@ -147,7 +265,7 @@ def agent_name(agent: AgentLike) -> str:
 
 
 async def _episode(
-    env: TurnEnv,
+    seat: _Seat,
     agent: AgentLike,
     act: Callable[[Conversation], Awaitable[Reply]],
     job: Job,
@@ -155,14 +273,14 @@ async def _episode(
     seed: int,
     max_turns: int | None,
     timeout: float | None,
-    pool: ThreadPoolExecutor | None,
 ) -> Trajectory:
     """Play one episode; every exception but the caller's mistakes becomes a failed trajectory."""
+    template = seat.template
     trajectory = Trajectory(
-        env_id=env.env_id,
-        env_kwargs=env.parameters,
+        env_id=template.env_id,
+        env_kwargs=to_jsonable_python(template.parameters, fallback=repr),
         task_id=job.task or "",
-        split=job.split or env.split,
+        split=job.split or template.split,
         seed=job.seed,
         status="failed",
         score=0.0,
@@ -175,44 +293,52 @@ async def _episode(
     )
     conversation: Conversation | None = None
 
-    async def on_env(function: Callable[[], T]) -> T:
-        if pool is None:
-            return function()
-        return await asyncio.get_running_loop().run_in_executor(pool, function)
-
     async def run() -> None:
         nonlocal conversation
-        options = {"task": job.task, "split": job.split}
-        observation, info = await on_env(partial(env.reset, seed=job.seed, options=options))
+        env = await seat.env()
+        if job.branch is None:
+            options = {"task": job.task, "split": job.split}
+            observation, info = await seat.call(partial(env.reset, seed=job.seed, options=options))
+        else:
+            await seat.call(partial(env.restore, job.branch.state))
+            env.np_random = np.random.Generator(
+                np.random.PCG64([trajectory.agent_seed, len(job.branch.turns)])
+            )
+            trajectory.turns += map(_copied, job.branch.turns)
+            observation, info = job.branch.observation, {"state_key": job.branch.state_key}
         assert env.task is not None
         trajectory.task_id, trajectory.split = env.task.id, env.task.split
         trajectory.reference = env.reference()
-        opening = env.messages(observation)
-        trajectory.system = opening[0]["content"] if opening[0]["role"] == "system" else ""
-        episode = f"{trajectory.id}:{job.group}.{job.sample}.{attempt}"
-        conversation = Conversation(opening, id=episode, seed=trajectory.agent_seed, env=env)
+        history = tuple(trajectory.turns)
         role = env.observation_role
+        observations = [*(turn.observation for turn in history), observation]
+        opening = env.messages(observations[0])
+        trajectory.system = opening[0]["content"] if opening[0]["role"] == "system" else ""
+        for turn, answer in zip(history, observations[1:], strict=True):
+            opening += [{"role": "assistant", "content": turn.action}, {"role": role, "content": answer}]
+        episode = f"{trajectory.id}:{job.group}.{job.sample}.{attempt}"
+        conversation = Conversation(opening, id=episode, seed=trajectory.agent_seed, env=env, history=history)
         limit = max_turns or env.max_turns
         status: Literal["terminated", "truncated"] | None = None
-        while status is None:
+        while status is None and len(trajectory.turns) < limit:
             began = time.perf_counter()
             try:
                 reply = await act(conversation)
             except ContextFull:
-                status, trajectory.score = "truncated", env.score()
                 break
             acted = time.perf_counter()
-            text = _writable(reply.text)
+            text = writable(reply.text)
             state_key = info["state_key"]
             seen = observation
-            observation, reward, terminated, truncated, info = await on_env(partial(env.step, text))
+            observation, reward, terminated, truncated, info = await seat.call(partial(env.step, text))
             answered = time.perf_counter()
+            call = info["call"]
             trajectory.turns.append(
                 Turn(
                     observation=seen,
                     action=text,
                     tool=info["tool"],
-                    arguments=info["arguments"],
+                    arguments=None if call is None else to_jsonable_python(call.arguments, fallback=repr),
                     reward=reward,
                     rewards={"env": reward},
                     state_key=state_key if isinstance(state_key, str) else repr(state_key),
@@ -229,30 +355,40 @@ async def _episode(
             if terminated or truncated:
                 status = "terminated" if terminated else "truncated"
                 trajectory.score, trajectory.success = info["score"], info["success"]
-            elif len(trajectory.turns) >= limit:
-                status, trajectory.score = "truncated", env.score()
-                if env.reward == "outcome":
-                    trajectory.turns[-1].reward = trajectory.turns[-1].rewards["env"] = trajectory.score
+        if status is None:  # cut off here, of which the environment knows nothing
+            status = "truncated"
+            trajectory.score = await seat.call(env.score)
+            if env.reward == "outcome" and trajectory.turns:
+                trajectory.turns[-1].reward = trajectory.turns[-1].rewards["env"] = trajectory.score
         trajectory.final_observation = observation
         trajectory.status = status
 
     try:
-        await asyncio.wait_for(run(), timeout)
+        try:
+            async with asyncio.timeout(timeout) as clock:
+                await run()
+        finally:
+            close = getattr(agent, "close", None)
+            if conversation is not None and callable(close):
+                close(conversation)
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit, asyncio.CancelledError) as error:
+        # A cancellation that nobody asked this task for comes from within the agent.
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise
         trajectory.status, trajectory.score, trajectory.success = "failed", 0.0, False
-        trajectory.error = f"{type(error).__name__}: {error}"[:2000]
-    finally:
-        close = getattr(agent, "close", None)
-        if conversation is not None and callable(close):
-            close(conversation)
+        said = f"the episode took longer than {timeout} s" if clock.expired() else writable(str(error))
+        trajectory.error = f"{type(error).__name__}: {said}"[:2000]
     return trajectory
 
 
-def _writable(text: str) -> str:
-    """Text without lone surrogates, which no file or tokenizer takes."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+def _copied(turn: Turn) -> Turn:
+    """A turn that can be paid otherwise than the one it is a copy of; long fields are shared."""
+    turn = copy.copy(turn)
+    turn.rewards = dict(turn.rewards)
+    return turn
 
 
 def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -447,20 +583,19 @@ async def collect(
     began = time.perf_counter()
     found: dict[int, Trajectory] = {}
     file: IO[str] | None = None
-    try:
+    async with contextlib.AsyncExitStack() as stack:
         if out is not None:
             Path(out).parent.mkdir(parents=True, exist_ok=True)
-            file = open(out, "w", encoding="utf-8")
-        async for index, trajectory in play(env, agent, jobs, **options):
+            file = stack.enter_context(open(out, "w", encoding="utf-8"))
+        # Closed here, not by the garbage collector: no episode may go on when this has raised.
+        episodes = await stack.enter_async_context(contextlib.aclosing(play(env, agent, jobs, **options)))
+        async for index, trajectory in episodes:
             found[index] = trajectory
             if file is not None:
                 file.write(trajectory.to_json() + "\n")
                 file.flush()
             if progress is not None:
                 progress(len(found), len(jobs))
-    finally:
-        if file is not None:
-            file.close()
     return RolloutResult([found[i] for i in range(len(jobs))], time.perf_counter() - began)
 
 
@@ -491,7 +626,7 @@ def rollout(
         group_size: episodes of each task with the same environment seed.
         max_turns: truncates episodes earlier than the environment would.
         concurrency: episodes at a time.
-        timeout: wall seconds for an episode, after which it has failed with `TimeoutError`.
+        timeout: wall seconds for an episode, after which it has failed with `TimeoutError`; see `play`.
         out: JSON-lines file for the trajectories, written as they end.
         progress: called with (finished, total) after each episode.
 
@@ -521,4 +656,4 @@ def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
     except RuntimeError:
         return asyncio.run(coroutine)
     with ThreadPoolExecutor(1) as pool:
-        return cast(T, pool.submit(asyncio.run, coroutine).result())
+        return pool.submit(asyncio.run, coroutine).result()

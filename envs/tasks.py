@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from .errors import UnknownSplit, UnknownTask, UsageError, nearest
 
@@ -69,7 +69,11 @@ class TaskSet(ABC):
 class ProceduralTasks(TaskSet):
     """Tasks that are nothing but a seed; each split owns a range of seeds, so none is shared."""
 
-    _RANGES = {"val": (0, 2**20), "test": (2**20, 2**20), "train": (2**21, 2**31)}  # first seed, number of seeds
+    _RANGES: ClassVar = {
+        "val": (0, 2**20),
+        "test": (2**20, 2**20),
+        "train": (2**21, 2**31),
+    }  # first seed, number of seeds
 
     @property
     def splits(self) -> Mapping[str, int]:
@@ -86,8 +90,8 @@ class ProceduralTasks(TaskSet):
     def find(self, task_id: str) -> Task:
         """Task by its id, `split-index`."""
         split, _, index = str(task_id).rpartition("-")
-        if split not in self._RANGES or not index.isdecimal():
-            raise UnknownTask(f"no task {task_id!r}; tasks are called split-index, for example 'test-0'")
+        if split not in self._RANGES or not index.isdecimal() or len(index) > 10:
+            raise UnknownTask(f"no task {task_id!r:.80}; tasks are called split-index, for example 'test-0'")
         return self.get(split, int(index))
 
 
@@ -124,5 +128,5 @@ class ListedTasks(TaskSet):
         try:
             return self._by_id[task_id]
         except (KeyError, TypeError):
-            near = nearest(str(task_id), self._by_id)
-            raise UnknownTask(f"no task {task_id!r} among the {len(self._by_id)} loaded.{near}") from None
+            near = nearest(str(task_id)[:200], self._by_id)
+            raise UnknownTask(f"no task {task_id!r:.80} among the {len(self._by_id)} loaded.{near}") from None

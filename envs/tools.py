@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError, create_model
-from pydantic.errors import PydanticSchemaGenerationError
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 
 from .errors import InvalidEnvironment
 
@@ -46,7 +47,9 @@ class ToolSpec:
         name: what the agent calls.
         description: what the tool does, one paragraph.
         parameters: names, in order.
+        defaults: of the parameters that may be left out, by name.
         schema: JSON schema of the arguments.
+        plain: the parameters whose value is written as bare text: strings, numbers, truth values, choices of texts.
     """
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
@@ -56,31 +59,46 @@ class ToolSpec:
         hints = get_type_hints(function, include_extras=True)
         self.description, described = _parse_docstring(inspect.getdoc(function) or "")
         if not self.description:
-            raise InvalidEnvironment(f"{where} has no docstring; the agent reads it, so say in a line what the tool does")
+            raise InvalidEnvironment(
+                f"{where} has no docstring; the agent reads it, so say in a line what the tool does"
+            )
         fields: dict[str, Any] = {}
         for p in parameters:
             if p.kind not in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) or p.name not in hints:
-                raise InvalidEnvironment(f"parameter {p.name!r} of {where} needs a name and a type annotation, got `{p}`")
-            default = ... if p.default is p.empty else p.default
-            fields[p.name] = (hints[p.name], Field(default, description=described.get(p.name)))
-        unknown = sorted(set(described) - set(fields))
+                raise InvalidEnvironment(
+                    f"parameter {p.name!r} of {where} needs a name and a type annotation, got `{p}`"
+                )
+            about: dict[str, Any] = {"alias": p.name}
+            if p.name in described:
+                about["description"] = described[p.name]
+            # Fields are numbered, since a tool may call a parameter what pydantic does not let a field be called.
+            field = Field(**about) if p.default is p.empty else Field(p.default, **about)
+            fields[f"field{len(fields)}"] = (hints[p.name], field)
+        names = tuple(p.name for p in parameters)
+        unknown = sorted(set(described) - set(names))
         if unknown:
-            raise InvalidEnvironment(f"the docstring of {where} describes {unknown}, which are not parameters")
+            raise InvalidEnvironment(
+                f"the docstring of {where} describes {unknown}, which are not parameters"
+            )
         try:
             model = create_model(name, __config__={"extra": "forbid"}, **fields)
             self.schema: dict[str, Any] = model.model_json_schema()
-        except PydanticSchemaGenerationError as error:
-            raise InvalidEnvironment(f"{where} has a parameter type without a JSON schema: {error}") from error
+        except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema) as error:
+            raise InvalidEnvironment(
+                f"{where} has a parameter type without a JSON schema: {error}"
+            ) from error
         self.schema.pop("title", None)
-        for prop in self.schema.get("properties", {}).values():
+        properties = self.schema.setdefault("properties", {})
+        for prop in properties.values():
             prop.pop("title", None)
         self.name = name
         self.function = function
-        self.parameters: tuple[str, ...] = tuple(fields)
-        self.types: dict[str, Any] = {n: hints[n] for n in fields}
-        self._names = frozenset(fields)
-        self._required = tuple(n for n, (_, info) in fields.items() if info.is_required())
-        self._validators = {n: TypeAdapter(hints[n]).validator.validate_python for n in fields}
+        self.parameters: tuple[str, ...] = names
+        self.defaults: dict[str, Any] = {p.name: p.default for p in parameters if p.default is not p.empty}
+        self.plain = frozenset(n for n in names if _is_plain(properties[n]))
+        self._names = frozenset(names)
+        self._required = tuple(n for n in names if n not in self.defaults)
+        self._validators = {n: TypeAdapter(hints[n]).validator.validate_python for n in names}
 
     def validate(self, arguments: dict[str, Any]) -> dict[str, Any] | str:
         """The arguments converted to the annotated types, or what is wrong with them as a sentence for the agent."""
@@ -95,6 +113,14 @@ class ToolSpec:
             return {n: validators[n](value) for n, value in arguments.items()}
         except ValidationError:
             return self._why(arguments)
+
+    def accepts(self, parameter: str, value: Any) -> bool:
+        """Whether the parameter takes this value."""
+        try:
+            self._validators[parameter](value)
+        except ValidationError:
+            return False
+        return True
 
     def _why(self, arguments: dict[str, Any]) -> str:
         for n, value in arguments.items():
@@ -119,6 +145,13 @@ class ToolSpec:
         return {n: _sample(properties[n], self.schema.get("$defs", {}), rng) for n in self.parameters}
 
 
+def _is_plain(schema: dict[str, Any]) -> bool:
+    choices = schema.get("enum", [schema["const"]] if "const" in schema else [""])
+    return schema.get("type") in ("string", "integer", "number", "boolean") and all(
+        isinstance(c, str) for c in choices
+    )
+
+
 def _sample(schema: dict[str, Any], definitions: dict[str, Any], rng: np.random.Generator) -> Any:
     if "$ref" in schema:
         return _sample(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions, rng)
@@ -130,9 +163,10 @@ def _sample(schema: dict[str, Any], definitions: dict[str, Any], rng: np.random.
         return schema["enum"][rng.integers(len(schema["enum"]))]
     match schema.get("type"):
         case "integer":
-            low = int(schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1))
-            high = int(schema.get("maximum", schema.get("exclusiveMaximum", low + 101) - 1))
-            return int(rng.integers(low, max(low, high) + 1))
+            most = schema.get("maximum", schema.get("exclusiveMaximum", math.inf) - 1)
+            least = schema.get("minimum", schema.get("exclusiveMinimum", -1 if most >= 0 else most - 101) + 1)
+            width = 100 if most == math.inf else max(0, int(most) - int(least))
+            return int(least) + int(rng.integers(min(width, 2**62) + 1))
         case "number":
             low, high = float(schema.get("minimum", 0.0)), float(schema.get("maximum", 1.0))
             return float(rng.uniform(low, high))
@@ -146,7 +180,9 @@ def _sample(schema: dict[str, Any], definitions: dict[str, Any], rng: np.random.
         case "null":
             return None
         case _:
-            return "".join("abcdefghijklmnopqrstuvwxyz"[i] for i in rng.integers(26, size=int(rng.integers(1, 9))))
+            return "".join(
+                "abcdefghijklmnopqrstuvwxyz"[i] for i in rng.integers(26, size=int(rng.integers(1, 9)))
+            )
 
 
 _ARG = re.compile(r"^(\w+)(?:\s*\([^)]*\))?:\s*(.*)$")

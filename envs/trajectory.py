@@ -122,9 +122,12 @@ class Trajectory:
             InvalidTrajectory: the line is not JSON, lacks a field, has one too many, or is of a later version.
         """
         try:
-            return _ADAPTER.validate_json(line)
+            trajectory = _ADAPTER.validate_json(line)
         except ValidationError as error:
             raise InvalidTrajectory(_why(line, error)) from error
+        if trajectory.version > SCHEMA_VERSION:
+            raise InvalidTrajectory(_too_late(trajectory.version))
+        return trajectory
 
 
 _ADAPTER = TypeAdapter(Trajectory)
@@ -133,12 +136,16 @@ _ADAPTER = TypeAdapter(Trajectory)
 def _why(line: str | bytes, error: ValidationError) -> str:
     try:
         data = json.loads(line)
-    except ValueError as not_json:
+    except (ValueError, RecursionError) as not_json:
         return f"not a line of JSON: {not_json}"
     if isinstance(data, dict) and isinstance(data.get("version"), int) and data["version"] > SCHEMA_VERSION:
-        return f"schema version {data['version']} is later than {SCHEMA_VERSION}, the latest known here; upgrade turnwise"
+        return _too_late(data["version"])
     first = error.errors()[0]
     return f"field {'.'.join(map(str, first['loc'])) or '(line)'}: {first['msg']}"
+
+
+def _too_late(version: int) -> str:
+    return f"schema version {version} is later than {SCHEMA_VERSION}, the latest known here; upgrade turnwise"
 
 
 def write_trajectories(path: str | Path, trajectories: Iterable[Trajectory], *, append: bool = False) -> int:
@@ -147,8 +154,9 @@ def write_trajectories(path: str | Path, trajectories: Iterable[Trajectory], *, 
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with path.open("a" if append else "w", encoding="utf-8") as file:
-        for count, trajectory in enumerate(trajectories, 1):
+        for trajectory in trajectories:
             file.write(trajectory.to_json() + "\n")
+            count += 1
     return count
 
 

@@ -176,33 +176,33 @@ class TurnBatch:
         copy.__dict__.update(self.__dict__, **changes)
         return copy
 
-    def select(self, keep: Tensor) -> TurnBatch:
-        """The trajectories where `keep` [B] bool is true, with their rows of tokens, in the same order."""
-        chosen = keep.nonzero()[:, 0]
+    def take(self, trajectories: Tensor) -> TurnBatch:
+        """The trajectories with these numbers, [n] int64 without repeats, in this order; rows of tokens keep theirs."""
         changes: dict[str, Any] = {
-            name: value.index_select(0, chosen)
+            name: value[trajectories]
             for name in (*_PER_TRAJECTORY, *_PER_TURN, "turn_tokens")
             if (value := getattr(self, name)) is not None
         }
-        changes["extra"] = {name: value.index_select(0, chosen) for name, value in self.extra.items()}
-        numbers = chosen.tolist()
+        changes["extra"] = MappingProxyType({name: value[trajectories] for name, value in self.extra.items()})
+        numbers = trajectories.tolist()
         changes["ids"] = tuple(self.ids[i] for i in numbers)
         if self.observation is not None:
             changes["observation"] = tuple(self.observation[i] for i in numbers)
         if self.row_to_trajectory is not None:
             assert self.turn_end is not None and self.turn_of_token is not None
-            rows = keep[self.row_to_trajectory]
-            new_trajectory = keep.cumsum(0) - 1
-            new_row = rows.cumsum(0) - 1
-            length = self.turn_of_token.shape[1]
+            moved_to = torch.full((len(self.ids),), -1, device=trajectories.device)
+            moved_to[trajectories] = torch.arange(len(trajectories), device=trajectories.device)
+            owner = moved_to[self.row_to_trajectory]
+            rows = owner >= 0
             for name in _PER_TOKEN:
                 value = getattr(self, name)
                 if value is not None:
                     changes[name] = value[rows]
-            changes["row_to_trajectory"] = new_trajectory[self.row_to_trajectory[rows]]
-            end = self.turn_end[chosen]
-            moved = new_row[end.clamp(min=0) // length] * length + end % length if length else end
-            changes["turn_end"] = torch.where(end >= 0, moved, end)
+            changes["row_to_trajectory"] = owner[rows]
+            length = max(self.turn_of_token.shape[1], 1)
+            end = self.turn_end[trajectories]
+            row = (rows.cumsum(0) - 1)[end.clamp(min=0) // length] if len(rows) else end
+            changes["turn_end"] = torch.where(end >= 0, row * length + end % length, end)
         return self.unchecked(**changes)
 
     def _check_shapes(self) -> None:
@@ -263,8 +263,16 @@ class TurnBatch:
                 if bool(bad.any()):
                     row, turn = bad.nonzero()[0].tolist()
                     raise NotFinite(name, float(value[row, turn]), self.ids[row], turn)
-        if self.token_values is not None and self.row_to_trajectory is not None and self.action_mask is not None:
-            bad = self.action_mask & ~(self.token_values.abs() <= LARGEST) & self.valid[self.row_to_trajectory, None]
+        if (
+            self.token_values is not None
+            and self.row_to_trajectory is not None
+            and self.action_mask is not None
+        ):
+            bad = (
+                self.action_mask
+                & ~(self.token_values.abs() <= LARGEST)
+                & self.valid[self.row_to_trajectory, None]
+            )
             if bool(bad.any()):
                 row, position = bad.nonzero()[0].tolist()
                 owner = self.ids[int(self.row_to_trajectory[row])]

@@ -24,6 +24,7 @@ from . import (  # noqa: F401  (importing a scheme registers it)
     turn_gae,
     turn_returns,
 )
+from .house_rules import check_house_rules
 from .registry import (
     BadParameter,
     CreditError,
@@ -39,11 +40,13 @@ from .registry import (
     check,
     compute,
     credit_schemes,
+    critic_targets,
     memory,
     register_credit,
     spec,
 )
 from .spreading import spread
+from .turn_gae import GAE, turn_gae_returns
 
 __all__ = [
     "BadParameter",
@@ -51,6 +54,7 @@ __all__ = [
     "CreditExists",
     "CreditSpec",
     "Discount",
+    "GAE",
     "Interval",
     "Memory",
     "MissingInput",
@@ -58,10 +62,13 @@ __all__ = [
     "UnknownCredit",
     "UnknownParameter",
     "check",
+    "check_house_rules",
     "compute",
     "credit_schemes",
+    "critic_targets",
     "memory",
     "register_credit",
     "spec",
     "spread",
+    "turn_gae_returns",
 ]

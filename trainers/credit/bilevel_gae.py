@@ -14,7 +14,15 @@ BLOCK = 64
 """Width of the matrix that does a block of the token recursion at once."""
 
 
-@register_credit("bilevel_gae", needs=("token_values",), level="token", scope="batch", baseline="critic")
+def _targets(
+    batch: TurnBatch, *, gamma_turn: float = 0.95, gamma_token: float = 1.0, lam: float = 1.0
+) -> Tensor:
+    return bilevel_gae_returns(batch, gamma_turn=gamma_turn, gamma_token=gamma_token, lam=lam).returns
+
+
+@register_credit(
+    "bilevel_gae", needs=("token_values",), level="token", scope="batch", baseline="critic", targets=_targets
+)
 def bilevel_gae(
     batch: TurnBatch,
     *,
@@ -158,9 +166,8 @@ def _token_pass(
     goal = turn_returns[trajectory, turn]
     decay = gamma * lam
     # Distances are small whole numbers, so powers come from a table: pow on every token is several times slower.
-    powers = decay ** torch.arange(int(lengths.max()) + 2 if len(lengths) else 1, device=flat.device).to(
-        flat.dtype
-    )
+    longest = int(lengths.max()) if len(lengths) else 0
+    powers = decay ** torch.arange(longest + 2, device=flat.device, dtype=flat.dtype)
     returns = powers[distance] * goal
     if lam < 1:
         earned = torch.zeros_like(flat)
@@ -197,7 +204,7 @@ def _whitened(advantage: Tensor, mask: Tensor, eps: float) -> Tensor:
 
     Passes over all tokens are what this scheme costs, so there are few of them.
     """
-    count = int(mask.sum())
+    count = int(mask.count_nonzero())
     if count == 0:
         return advantage
     mean = advantage.sum() / count

@@ -56,7 +56,7 @@ def copo(
     whose signature gives steepness 1 and threshold 0.5); the paper's text has not been compared.
     """
     groups = grouping(batch.group)
-    size = groups.count()
+    size = groups.count().to(batch.outcome.dtype)
     entropy = _entropy(_answers(batch, answer), groups)
     several = size > 1
     weight = torch.where(several, (1 - 1 / size) / size.clamp(min=2).log2(), 0.0)
@@ -84,6 +84,6 @@ def _answers(batch: TurnBatch, answer: str) -> Tensor:
 def _entropy(answers: Tensor, groups: Grouping) -> Tensor:
     """[groups]: entropy of the answers of each group, in bits."""
     distinct = grouping(groups.index, answers)
-    share = distinct.count()[distinct.index] / groups.count()[groups.index]
+    share = distinct.count()[distinct.index].double() / groups.count()[groups.index]
     # Each entry adds -log2(p) / N, so that an answer with probability p adds -p log2(p) in all.
-    return groups.mean(-share.double().log2()) + 0.0
+    return groups.mean(-share.log2())

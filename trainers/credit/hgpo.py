@@ -9,7 +9,16 @@ from torch import Tensor
 
 from ..batch import TurnBatch
 from .registry import Discount, Epsilon, Interval, Weight, register_credit
-from .statistics import centre, discounted, group_of_turns, grouping, scattered, standardise, without_lone
+from .statistics import (
+    centre,
+    discounted,
+    group_of_turns,
+    grouping,
+    index_of_turns,
+    scattered,
+    standardise,
+    without_lone,
+)
 
 
 @register_credit("hgpo", needs=("state",), shift_invariant=True)
@@ -51,20 +60,22 @@ def hgpo(
     returns = discounted(batch.rewards, gamma)[mask]
     state = torch.zeros(mask.shape, dtype=torch.int64, device=mask.device)
     state[mask] = grouping(group_of_turns(batch), batch.state[mask]).index
+    shared, index = state[mask], index_of_turns(batch)
     total, weights = torch.zeros_like(returns), torch.zeros_like(returns)
-    groups = grouping(state[mask])
     for back in range(min(history, mask.shape[1] - 1) + 1):
+        # Only turns with so much history have this level.
+        here = (index >= back).nonzero()[:, 0]
         if back:
-            # A turn without so much history is alone at this level: its own negative number keeps it apart.
-            before = torch.full_like(state, -1)
+            before = torch.zeros_like(state)
             before[:, back:] = state[:, :-back]
-            missing = before[mask] < 0
-            alone = -1 - torch.arange(len(returns), device=returns.device)
-            groups = grouping(groups.index, torch.where(missing, alone, before[mask]))
+            shared[here] = grouping(shared[here], before[mask][here]).index
+        groups = grouping(shared[here])
         if norm == "std":
-            advantage = standardise(returns, groups, ddof=0, eps=eps)
+            advantage = standardise(returns[here], groups, ddof=0, eps=eps)
         else:
-            advantage = centre(returns, groups)
-        weight = (back + 2.0) ** alpha * (advantage != 0)
-        total, weights = total + weight * advantage, weights + weight
+            advantage = centre(returns[here], groups)
+        # A return at the mean of its group differs from it by a rounding error at most, which is no signal.
+        weight = (back + 2.0) ** alpha * (advantage.abs() > 1e-9)
+        total[here] += weight * advantage
+        weights[here] += weight
     return without_lone(scattered(total / (weights + eps), batch), batch)

@@ -99,7 +99,7 @@ def rae(batch: TurnBatch, *, gamma: Discount = 1.0) -> Tensor:
     """
     advantage = onto_turns(batch.outcome, batch) - batch.extra[EXTRA]
     left = (batch.turns[:, None] - 1 - index_grid(batch)).clamp(min=0)
-    return advantage * gamma**left
+    return advantage * gamma ** left.to(advantage.dtype)
 
 
 def _keys(batch: TurnBatch) -> list[tuple[int, int]]:

@@ -185,6 +185,8 @@ class CreditSpec:
         shift_invariant: whether a constant added to every outcome of a group, paid in the last turn, changes nothing
             (with the default parameters, but gamma 1).
         memory: builds what the scheme remembers between batches; None for most.
+        targets: what the critic should have said, for schemes that read one: a function of the batch and of those of
+            the parameters that it names, to the shape of the advantage.
         params: its parameters by name.
     """
 
@@ -197,6 +199,7 @@ class CreditSpec:
     baseline: Baseline
     shift_invariant: bool
     memory: Callable[..., Memory] | None
+    targets: Callable[..., Tensor] | None
     params: Mapping[str, Parameter]
 
     @property
@@ -225,6 +228,7 @@ def register_credit(
     baseline: Baseline = "group",
     shift_invariant: bool = False,
     memory: Callable[..., Memory] | None = None,
+    targets: Callable[..., Tensor] | None = None,
 ) -> Callable[[CreditFunction], CreditFunction]:
     """Register a credit function under a name; the arguments are those of `CreditSpec`.
 
@@ -241,7 +245,7 @@ def register_credit(
             raise CreditExists(name)
         params = MappingProxyType(_parameters(function))
         _SCHEMES[name] = CreditSpec(
-            name, function, needs, needs_for, level, scope, baseline, shift_invariant, memory, params
+            name, function, needs, needs_for, level, scope, baseline, shift_invariant, memory, targets, params
         )  # fmt: skip
         return function
 
@@ -290,8 +294,12 @@ def memory(name: str, **params: Any) -> Memory | None:
     scheme = check(name, params)
     if scheme.memory is None:
         return None
-    wanted = inspect.signature(scheme.memory).parameters
-    return scheme.memory(**{key: value for key, value in params.items() if key in wanted})
+    return scheme.memory(**_wanted(scheme.memory, params))
+
+
+def _wanted(function: Callable[..., Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    names = inspect.signature(function).parameters
+    return {key: value for key, value in params.items() if key in names}
 
 
 @torch.no_grad()
@@ -335,6 +343,27 @@ def compute(name: str, batch: TurnBatch, **params: Any) -> Tensor:
     return _restored(result, batch, cells, scheme, dtype)
 
 
+@torch.no_grad()
+def critic_targets(name: str, batch: TurnBatch, **params: Any) -> Tensor:
+    """What the critic should have said, under the same parameters as `compute`.
+
+    Returns:
+        [B, K] for the state before each turn, or [R, L] at each sampled token for schemes of level "token"; 0 in
+        padding and for invalid trajectories.
+
+    Raises:
+        MissingInput: the scheme reads no critic, or the batch lacks something that it reads.
+    """
+    scheme = check(name, params)
+    if scheme.targets is None:
+        raise MissingInput(
+            name, "targets", "it does not train a critic; register the scheme with `targets=`."
+        )
+    cells = batch.live if scheme.level == "turn" else _live_tokens(batch)
+    result = scheme.targets(_prepared(batch), **_wanted(scheme.targets, params))
+    return _restored(result, batch, cells, scheme, torch.float32)
+
+
 def _live_tokens(batch: TurnBatch) -> Tensor:
     assert batch.action_mask is not None and batch.row_to_trajectory is not None
     if bool(batch.valid.all()):
@@ -345,7 +374,7 @@ def _live_tokens(batch: TurnBatch) -> Tensor:
 def _prepared(batch: TurnBatch) -> TurnBatch:
     """The valid trajectories, in float64, with zeros in padding: what a scheme is promised."""
     if not bool(batch.valid.all()):
-        batch = batch.select(batch.valid)
+        batch = batch.take(batch.valid.nonzero()[:, 0])
     padding = ~batch.turn_mask
 
     def clean(value: Tensor | None) -> Tensor | None:
@@ -376,10 +405,10 @@ def _restored(
     assert result.shape == cells.shape, (
         f"credit scheme {scheme.name!r} returned the shape {list(result.shape)}; it must return {list(cells.shape)}"
     )
-    result = result.to(dtype).masked_fill(~cells, 0.0)
-    assert bool(result.isfinite().all()), (
-        f"credit scheme {scheme.name!r} returned a number that is not finite"
-    )
+    result = torch.where(cells, result.to(dtype), 0.0)
+    # The two ends tell as much as a look at each number, in a tenth of the time.
+    finite = result.numel() == 0 or bool(torch.stack(result.aminmax()).isfinite().all())
+    assert finite, f"credit scheme {scheme.name!r} returned a number that is not finite"
     return result
 
 

@@ -63,7 +63,7 @@ def _mean(own: Tensor, edges: Grouping, batch: TurnBatch, count: str) -> Tensor:
     else:
         rows = torch.arange(len(batch.turn_mask), device=own.device)[:, None].expand_as(batch.turn_mask)
         visits = grouping(edges.index, rows[batch.turn_mask])
-        once = 1.0 / visits.count()[visits.index]
+        once = visits.count()[visits.index].to(own.dtype).reciprocal()
         mean = edges.total(own * once) / edges.total(once)
     high = own.new_full((edges.size,), -torch.inf).scatter_reduce_(0, edges.index, own, "amax")
     return torch.where(edges.constant(own), high, mean)

@@ -98,26 +98,29 @@ def centre(x: Tensor, groups: Grouping, *, singleton: Singleton = "zero") -> Ten
 
 def leave_one_out(x: Tensor, groups: Grouping, *, singleton: Singleton = "zero") -> Tensor:
     """[n]: each number minus the mean of the others of its group; a group of one as in `centre`."""
-    count = groups.count()[groups.index]
-    return centre(x, groups, singleton=singleton) * torch.where(
-        count > 1, count / (count - 1).clamp(min=1), 1.0
-    )
+    count = groups.count()[groups.index].to(x.dtype)
+    return centre(x, groups, singleton=singleton) * (count / (count - 1).clamp(min=1))
 
 
 def deviation(x: Tensor, groups: Grouping, *, ddof: Ddof = 1) -> Tensor:
     """[size]: the standard deviation of each group, 0 for a group of one."""
-    squares = groups.total(centre(x, groups).square())
-    return (squares / (groups.count() - ddof).clamp(min=1)).sqrt()
+    return _deviation(centre(x, groups), groups, ddof)
+
+
+def _deviation(centred: Tensor, groups: Grouping, ddof: Ddof) -> Tensor:
+    return (groups.total(centred.square()) / (groups.count() - ddof).clamp(min=1)).sqrt()
 
 
 def standardise(
     x: Tensor, groups: Grouping, *, ddof: Ddof = 1, eps: float = 1e-6, singleton: Singleton = "zero"
 ) -> Tensor:
     """[n]: (x - mean) / (std + eps) in each group; a group of one as in `centre`, then divided by 1 + eps."""
-    spread = deviation(x, groups, ddof=ddof)
+    centred = centre(x, groups)
+    spread = _deviation(centred, groups, ddof)
     if singleton == "raw":
-        spread = torch.where(groups.count() == 1, 1.0, spread)
-    return centre(x, groups, singleton=singleton) / (spread + eps)[groups.index]
+        lone = groups.count() == 1
+        centred, spread = torch.where(lone[groups.index], x, centred), torch.where(lone, 1.0, spread)
+    return centred / (spread + eps)[groups.index]
 
 
 def whiten(x: Tensor, weight: Tensor | None = None, *, eps: float = 1e-8) -> Tensor:

@@ -19,7 +19,11 @@ class GAE(NamedTuple):
     returns: Tensor
 
 
-@register_credit("turn_gae", needs=("values",), scope="batch", baseline="critic")
+def _targets(batch: TurnBatch, *, gamma: float = 0.99, lam: float = 0.95) -> Tensor:
+    return turn_gae_returns(batch, gamma=gamma, lam=lam).returns
+
+
+@register_credit("turn_gae", needs=("values",), scope="batch", baseline="critic", targets=_targets)
 def turn_gae(
     batch: TurnBatch,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,16 @@ class CheckpointError(UsageError):
     """Raised when a checkpoint cannot be written, or is not whole when it is read; older ones stay as they are."""
 
 
-def save(folder: Path, step: int, model: Any, tokenizer: Any, state: Mapping[str, Any], keep: int) -> Path:
-    """Write `folder/step-N` and delete all but the newest `keep`.
+def save(
+    folder: Path,
+    step: int,
+    model: Any,
+    tokenizer: Any,
+    state: Mapping[str, Any],
+    keep: int,
+    extra: Mapping[str, Callable[[Path], None]] | None = None,
+) -> Path:
+    """Write `folder/step-N` and delete all but the newest `keep`; `extra` are writers of further sub-folders.
 
     Everything goes to a scratch folder first, which is renamed once it is on the disk: a crash or a full disk leaves
     the checkpoints before it untouched.
@@ -38,11 +46,14 @@ def save(folder: Path, step: int, model: Any, tokenizer: Any, state: Mapping[str
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         torch.save(dict(state), scratch / STATE_FILE)
-        sizes = {f.name: f.stat().st_size for f in sorted(scratch.iterdir()) if f.is_file()}
+        for name, write in (extra or {}).items():
+            (scratch / name).mkdir()
+            write(scratch / name)
+        files = sorted(f for f in scratch.rglob("*") if f.is_file())
+        sizes = {str(f.relative_to(scratch)): f.stat().st_size for f in files}
         (scratch / "complete.json").write_text(json.dumps({"step": step, "files": sizes}))
-        for file in scratch.iterdir():
-            if file.is_file():
-                _sync(file)
+        for file in (*files, scratch / "complete.json"):
+            _sync(file)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(scratch, final)
         _sync(folder)

@@ -26,6 +26,7 @@ def find(config: ModelSection, env: TurnEnv, *, seed: int, say: Callable[[str], 
     Raises:
         UsageError: the path is a run folder without a whole checkpoint.
     """
+    transformers_logging.disable_progress_bar()  # one file of a small model needs no bar, and logs want no control codes
     if config.path is None:
         return str(tiny(env, config, seed=seed, say=say))
     checkpoints = Path(config.path, "checkpoints")
@@ -50,7 +51,6 @@ def load(source: str, config: ModelSection, *, device: torch.device, seed: int, 
     Raises:
         UsageError: there is no such model, or its tokenizer cannot be loaded.
     """
-    transformers_logging.disable_progress_bar()
     folder = str(resume) if resume is not None else source
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -48,7 +48,9 @@ def token_log_probs(
         ValueError: an action token in column 0, or a temperature that is not positive.
     """
     if temperature <= 0:
-        raise ValueError(f"temperature is {temperature}; log-probabilities need a positive one (1 for greedy play).")
+        raise ValueError(
+            f"temperature is {temperature}; log-probabilities need a positive one (1 for greedy play)."
+        )
     positions = action_mask.flatten().nonzero()[:, 0]  # of the action tokens, (n,)
     if bool((positions % action_mask.shape[1] == 0).any()):
         raise ValueError(
@@ -75,7 +77,7 @@ def _entropy(log_p: Tensor) -> Tensor:
 
 def _logits_before(model: nn.Module, tokens: Tensor, positions: Tensor) -> Tensor:
     """[n, V] logits that predict the tokens at `positions` (of the flattened rows)."""
-    rows, length = tokens.shape
+    length = tokens.shape[1]
     # The last column predicts nothing that is asked for, so it is not run; a row is l - 1 wide from here on.
     before = positions - 1 - positions // length
     inputs = tokens[:, : length - 1]
@@ -93,7 +95,11 @@ def _logits_before(model: nn.Module, tokens: Tensor, positions: Tensor) -> Tenso
     finally:
         if hook is not None:
             hook.remove()
-    if logits.shape[:2] == inputs.shape:  # the head is not a module that saw the hidden states: all logits are there
+    if (
+        logits.shape[:2] == inputs.shape
+    ):  # the head is not a module that saw the hidden states: all logits are there
         return logits.flatten(0, 1).index_select(0, before)
-    assert logits.shape[:2] == (1, len(before)), f"logits of shape {list(logits.shape)} for input {list(inputs.shape)}"
+    assert logits.shape[:2] == (1, len(before)), (
+        f"logits of shape {list(logits.shape)} for input {list(inputs.shape)}"
+    )
     return logits[0]

@@ -11,11 +11,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...agents.chat import ChatTokenizer
 from ...agents.local import LocalAgent
 from ...configs.schema import TrainConfig
 from ...envs import Job, RolloutResult, TurnEnv, make, write_trajectories
@@ -25,11 +27,15 @@ from .. import credit, run_folder
 from ..batch import TurnBatch
 from ..collate import collate
 from ..loggers import open_loggers
-from . import checkpoint, model as models
-from .update import log_probs_of, update
+from ..rewards import Models, RewardPipeline
+from . import checkpoint
+from . import model as models
+from .critic import Critic
+from .readings import with_entropy
+from .update import TokenBatch, log_probs_of, update
 
-AVAILABLE = {"state", "action", "entropy", "observation", "turn_of_token"}
-"""What the batches of this trainer hold beside rewards; a credit scheme that needs more is refused at the start."""
+AVAILABLE = frozenset({"state", "action", "observation", "entropy", "turn_of_token", *Critic.GIVES})
+"""What the batches of this trainer can hold beside rewards; a scheme that needs more is refused at the start."""
 
 
 def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -49,12 +55,12 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
     began = time.perf_counter()
     resumed = config.resume is not None
     if config.resume is not None:
-        folder = Path(config.resume)
-        steps = config.trainer.steps
+        folder, asked = Path(config.resume), config.trainer
         config = run_folder.reopen(folder)
-        if "steps" in config.trainer.model_fields_set and steps > config.trainer.steps:
-            config.trainer.steps = steps
-    _check(config)
+        if "steps" in asked.model_fields_set:
+            config.trainer.steps = max(asked.steps, config.trainer.steps)
+    rewards = RewardPipeline(config.reward)
+    credit.check(config.credit.name, config.credit.parameters, AVAILABLE | rewards.provides)
     env = make(
         config.env.id,
         **{"format": config.format.name, "system_prompt": config.format.system_prompt, **config.env.parameters},
@@ -62,10 +68,12 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     device = _device(config.trainer.device)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=_half(config.trainer.dtype, device))
+    half = torch.bfloat16 if _half(config.trainer.dtype, device) else None
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=half is not None)
 
     if not resumed:
         folder = run_folder.create(config)
+        say(f"run folder: {folder}")
     checkpoints = folder / "checkpoints"
     last = checkpoint.latest(checkpoints) if resumed else None
     state = checkpoint.load_state(last) if last is not None else None
@@ -77,16 +85,6 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
         trainable, lr=config.trainer.lr, betas=(0.9, 0.99), weight_decay=config.trainer.weight_decay
     )
     reference = models.Reference(source, model, config.model, device) if config.loss.kl_coefficient else None
-    memory = credit.memory(config.credit.name, **config.credit.parameters)
-    first = 1
-    history: dict[str, Any] = {}
-    if state is not None:
-        optimizer.load_state_dict(state["optimizer"])
-        if memory is not None:
-            memory.load_state_dict(state["memory"])
-        first, history = state["step"] + 1, state["history"]
-        say(f"going on with {folder} at step {first}")
-
     agent = LocalAgent(
         model,
         tokenizer,
@@ -104,6 +102,44 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
         max_context=config.model.max_context,
         slots=config.trainer.concurrency,
     )
+
+    scheme = credit.spec(config.credit.name)
+    needs = scheme.all_needs(config.credit.parameters)
+    memory = credit.memory(config.credit.name, **config.credit.parameters)
+    critic = None
+    if Critic.GIVES & set(needs):
+        critic = Critic(
+            source,
+            ChatTokenizer(tokenizer),
+            env,
+            device=device,
+            lr=config.trainer.critic_lr,
+            token_budget=config.trainer.token_budget,
+            resume=last / "critic" if last is not None else None,
+        )
+    models_of_run = Models(
+        env=env,
+        policy=model,
+        tokenizer=tokenizer,
+        chat=agent.chat,
+        agent=agent,
+        device=device,
+        token_budget=config.trainer.token_budget,
+        max_context=config.model.max_context,
+        temperature=config.model.temperature,
+        steps=config.trainer.steps,
+        seed=config.seed,
+    )
+    rewards.check(models_of_run)
+    first = 1
+    history: dict[str, Any] = {}
+    if state is not None:
+        optimizer.load_state_dict(state["optimizer"])
+        if memory is not None:
+            memory.load_state_dict(state["memory"])
+        rewards.load_state_dict(state["rewards"])
+        first, history = state["step"] + 1, state["history"]
+        say(f"going on with {folder} at step {first}")
 
     def evaluate(split: str) -> dict[str, float]:
         with autocast:
@@ -146,55 +182,87 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
                         timeout=config.trainer.episode_timeout,
                     )
                 )
+
+            with clock("reward"):
+                batch = collate(rollout.trajectories)
+                if batch.tokens is None or batch.action_mask is None:
+                    raise UsageError(f"every episode of step {step} failed: {rollout.failures}")
+                with autocast:
+                    paid = run_async(
+                        rewards.score(rollout.trajectories, batch, replace(models_of_run, step=step))
+                    )
+                batch = paid.batch
                 agent.refresh()  # the weights are about to change
 
-            with clock("credit"):
-                batch = collate(rollout.trajectories)
-                if batch.tokens is None:
-                    raise UsageError(f"every episode of step {step} failed: {rollout.failures}")
-                if memory is not None:
-                    batch = memory.attach(batch)
+            if memory is not None:
+                batch = memory.attach(batch)
 
-            if "entropy" in credit.spec(config.credit.name).all_needs(config.credit.parameters):
-                with clock("entropy"), autocast:
-                    batch = _with_entropy(model, batch, config)
+            if "entropy" in needs:
+                with clock("entropy"):
+                    batch = with_entropy(
+                        model,
+                        batch,
+                        temperature=config.model.temperature,
+                        token_budget=config.trainer.token_budget,
+                        autocast=half,
+                    )
+
+            critic_metrics: dict[str, float] = {}
+            if critic is not None:
+                with clock("critic"), autocast:
+                    batch = critic.attach(batch, rollout.trajectories)
+                    critic_metrics = critic.update(
+                        batch,
+                        credit.critic_targets(scheme.name, batch, **config.credit.parameters),
+                        level=scheme.level,
+                        epochs=config.trainer.critic_epochs,
+                        max_grad_norm=config.trainer.max_grad_norm,
+                    )
 
             with clock("credit"):
                 advantage = credit.compute(config.credit.name, batch, **config.credit.parameters)
                 if memory is not None:
                     memory.update(batch)
-                level = credit.spec(config.credit.name).level
-                on_tokens = credit.spread(advantage, batch) if level == "turn" else advantage
-                if config.trainer.mask_truncated:
-                    assert batch.row_to_trajectory is not None
-                    on_tokens = on_tokens * batch.terminated[batch.row_to_trajectory, None]
+                on_tokens = credit.spread(advantage, batch) if scheme.level == "turn" else advantage
 
             reference_log_probs = None
             if reference is not None:
-                with clock("reference"), autocast, reference.active():
+                with clock("reference"), reference.active():
                     reference_log_probs = log_probs_of(
                         reference.model,
-                        batch,
-                        token_budget=config.trainer.token_budget,
+                        batch.tokens,
+                        batch.action_mask,
                         temperature=config.model.temperature,
+                        token_budget=config.trainer.token_budget,
+                        autocast=half,
                     )
 
-            with clock("update"), autocast:
+            with clock("update"):
                 for group in optimizer.param_groups:
                     group["lr"] = config.trainer.lr * min(1.0, step / max(1, config.trainer.warm_up_steps))
+                assert batch.turn_of_token is not None and batch.log_probs is not None
                 metrics = update(
                     model,
                     optimizer,
-                    batch,
-                    on_tokens.to(torch.float32),
+                    TokenBatch(
+                        tokens=batch.tokens,
+                        action_mask=batch.action_mask,
+                        turn_of_token=batch.turn_of_token,
+                        old_log_probs=batch.log_probs.float(),
+                        advantages=on_tokens.float(),
+                        ref_log_probs=reference_log_probs,
+                        row_mask=_rows_in_loss(batch, config.trainer.mask_truncated),
+                        row_to_trajectory=batch.row_to_trajectory,
+                    ),
                     config.loss,
-                    reference_log_probs=reference_log_probs,
                     temperature=config.model.temperature,
                     token_budget=config.trainer.token_budget,
                     minibatches=config.trainer.minibatches,
                     epochs=config.trainer.epochs,
                     max_grad_norm=config.trainer.max_grad_norm,
-                    seed=agent_seed(config.seed, step, "minibatches") % 2**31,
+                    generator=torch.Generator().manual_seed(agent_seed(config.seed, step, "minibatches")),
+                    autocast=half,
+                    length=config.model.max_context,
                 )
 
             every = config.trainer.eval_every
@@ -204,7 +272,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
 
             every = config.trainer.save_trajectories_every
             if every and (step % every == 0 or step == 1):
-                if level == "turn":
+                if scheme.level == "turn":
                     for t, row in zip(rollout.trajectories, advantage.tolist(), strict=True):
                         for turn, value in zip(t.turns, row, strict=False):
                             turn.advantage = value
@@ -218,17 +286,20 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
                         "source": source,
                         "optimizer": optimizer.state_dict(),
                         "history": history,
+                        "rewards": rewards.state_dict(),
                         "memory": memory.state_dict() if memory is not None else None,
                     }
+                    extra = {"critic": critic.save} if critic is not None else {}
                     checkpoint.save(
-                        checkpoints, step, model, tokenizer, saved, config.trainer.keep_checkpoints
+                        checkpoints, step, model, tokenizer, saved, config.trainer.keep_checkpoints, extra
                     )
 
-            metrics |= _rollout_metrics(rollout) | _credit_metrics(batch, advantage, level)
+            metrics |= _rollout_metrics(rollout) | paid.metrics | critic_metrics | _credit_metrics(batch, advantage, scheme.level)
             metrics |= clock.metrics(rollout)
             for logger in loggers:
                 logger.log(step, metrics)
     finally:
+        rewards.close()
         for logger in loggers:
             logger.close()
 
@@ -238,6 +309,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
         "run": str(folder),
         "env": config.env.id,
         "credit": config.credit.name,
+        "rewards": rewards.in_words(),
         "seed": config.seed,
         "steps": config.trainer.steps,
         "episodes": config.trainer.steps * config.trainer.tasks_per_step * config.trainer.group_size,
@@ -247,14 +319,6 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
     }
     run_folder.write_summary(folder, summary)
     return summary
-
-
-def _check(config: TrainConfig) -> None:
-    """Refuse what cannot work before anything is made."""
-    credit.check(config.credit.name, config.credit.parameters, AVAILABLE)
-    unknown = [name for name in config.reward if name != "env"]
-    if unknown or not config.reward:
-        raise UsageError(f"reward sources known: env; got {config.reward}")
 
 
 def _device(name: str) -> torch.device:
@@ -289,9 +353,11 @@ def _evaluate(env: TurnEnv, student: LocalAgent, config: TrainConfig, split: str
     )
 
 
-def _with_entropy(model: Any, batch: TurnBatch, config: TrainConfig) -> TurnBatch:
-    """Add the rollout policy's mean token entropy per turn, [B, K] in nats."""
-    raise NotImplementedError
+def _rows_in_loss(batch: TurnBatch, mask_truncated: bool) -> torch.Tensor:
+    """[R] bool: rows of valid trajectories, without the truncated ones where these are masked."""
+    assert batch.row_to_trajectory is not None
+    keep = batch.valid & batch.terminated if mask_truncated else batch.valid
+    return keep[batch.row_to_trajectory]
 
 
 def _rollout_metrics(rollout: RolloutResult) -> dict[str, float]:

@@ -10,7 +10,7 @@ Shapes: R rows of L tokens.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -25,14 +25,14 @@ from .policy import token_log_probs
 
 @dataclass(frozen=True, eq=False)
 class TokenBatch:
-    """What an update reads: rows of tokens, padded on the right, on one device.
+    """What an update reads: rows of tokens, padded on the right.
 
-    Where `action_mask` is false the float fields may hold anything.
+    Where `action_mask` is false the float fields may hold anything, NaN included.
 
     Args:
         tokens: [R, L] int64; token ids.
         action_mask: [R, L] bool; the tokens that the agent sampled.
-        turn_of_token: [R, L] int64; turn of each action token, anything elsewhere.
+        turn_of_token: [R, L] int64; turn of each action token, -1 or a turn elsewhere.
         old_log_probs: [R, L] float, nats; of the policy that sampled, at the temperature of sampling.
         advantages: [R, L] float.
         ref_log_probs: [R, L] float, nats; of the reference policy. Needed when the loss has a KL term.
@@ -49,9 +49,25 @@ class TokenBatch:
     row_mask: Tensor | None = None
     row_to_trajectory: Tensor | None = None
 
-    def to(self, device: torch.device) -> TokenBatch:
-        """The batch on a device."""
-        return TokenBatch(**{k: v if v is None else v.to(device) for k, v in vars(self).items()})
+    def on(self, device: torch.device) -> TokenBatch:
+        """The batch on a device, `row_mask` merged into `action_mask`, floats 0 where that is false."""
+        moved = {name: None if field is None else field.to(device) for name, field in vars(self).items()}
+        mask, keep = moved["action_mask"], moved.pop("row_mask")
+        if keep is not None:
+            moved["action_mask"] = mask = mask & keep[:, None]
+        for name in ("old_log_probs", "advantages", "ref_log_probs"):
+            if moved[name] is not None:
+                moved[name] = torch.where(mask, moved[name], 0.0)
+        return TokenBatch(**moved)
+
+    def rows(self, chosen: Tensor, width: int | None = None) -> TokenBatch:
+        """Some rows, by number, without the columns from `width` on."""
+        return TokenBatch(
+            **{
+                name: None if field is None else field[chosen] if field.ndim == 1 else field[chosen, :width]
+                for name, field in vars(self).items()
+            }
+        )
 
 
 def update(
@@ -71,9 +87,8 @@ def update(
 ) -> dict[str, float]:
     """Make the optimizer steps of one batch.
 
-    A minibatch in which nothing can be learned (every advantage 0, no KL, no entropy bonus) makes no step. A step
-    whose gradient norm is not finite is skipped and counted. Rows without signal are not run when no term of the loss
-    could give them a gradient.
+    A step whose gradient norm is not finite is skipped and counted. Rows that no term of the loss gives a gradient
+    (every advantage 0, no KL, no entropy bonus) are not run, and a minibatch of such rows makes no step.
 
     Args:
         model: runs in the mode it is in; with dropout on, ratios differ from 1 before the first step.
@@ -81,23 +96,21 @@ def update(
         batch: moved to the device of the model.
         loss: clipping, aggregation, KL and entropy terms.
         temperature: of sampling; the log-probs are of the distribution that was sampled from.
-        token_budget: padded tokens per micro-batch. Changes speed and memory, never the gradient. A row longer than
-            that runs alone.
+        token_budget: padded tokens per micro-batch. Changes speed and memory, never the gradient.
         minibatches: optimizer steps per pass; each takes an equal share of the rows, in random order.
         epochs: passes over the batch.
         max_grad_norm: the 2-norm to which a longer gradient is shortened.
         generator: on the CPU; draws the order of rows. Needed when there is more than one minibatch.
         autocast: dtype of the arithmetic, bfloat16 say; None leaves that of the weights.
-        length: tokens a sequence may have at most; needed by "seq-mean-token-sum-norm" alone.
+        length: the most tokens a sequence may have; needed by "seq-mean-token-sum-norm" alone.
 
     Returns:
-        Metrics over the tokens that were run, in all steps:
-        loss, policy_loss, kl (to the reference; 0 without), entropy (nats), ratio_mean, ratio_max,
-        clip_low, clip_high, clip_dual (shares of tokens whose gradient the clip took),
-        kl_old_new (k3 estimate of the divergence since sampling), gap_mean, gap_max (absolute difference between old
-        log-probs and the model's own, before the first step), gradient_norm (mean, before clipping),
-        optimizer_steps, skipped_steps, trained_tokens, and zero_advantage (share of the batch's action tokens).
-        NaN where nothing was run.
+        Means over the tokens that were run, in all passes: entropy (nats), ratio_mean, clip_low, clip_high, clip_dual
+        (shares of tokens whose gradient the clip took), kl (to the reference, k3, if there is one), kl_old_new (k3,
+        from the policy that sampled). Means over steps: loss, policy_loss, gradient_norm (before clipping). And
+        ratio_max; gap_mean and gap_max, the absolute difference between the old log-probs and the model's own before
+        the first step; zero_advantage, the share of the batch's action tokens; optimizer_steps, skipped_steps and
+        trained_tokens, counts. A mean over nothing is NaN.
 
     Raises:
         ValueError: a KL term without reference log-probs, several minibatches without a generator, or what
@@ -109,93 +122,132 @@ def update(
             " with the model as it was before training, or set the coefficient to 0."
         )
     if minibatches > 1 and generator is None:
-        raise ValueError(f"{minibatches} minibatches need a generator that draws the order of rows; none was given.")
-    device = next(model.parameters()).device
-    batch = batch.to(device)
-    mask = batch.action_mask if batch.row_mask is None else batch.action_mask & batch.row_mask[:, None]
-    rows = mask.any(1).nonzero()[:, 0]
+        raise ValueError(
+            f"{minibatches} minibatches need a generator to draw the order of rows; none was given."
+        )
+    batch = batch.on(next(model.parameters()).device)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     tally = _Tally()
     norms: list[float] = []
     skipped = 0
-    for _ in range(epochs):
-        order = rows if minibatches == 1 else rows[torch.randperm(len(rows), generator=generator).to(device)]
-        for chosen in order.tensor_split(minibatches):
-            before_first_step = not norms and not skipped
-            optimizer.zero_grad(set_to_none=True)
-            if not _backward(
-                model, batch, mask, chosen, loss, temperature, token_budget, autocast, length, tally, before_first_step
-            ):
-                continue
-            norm = nn.utils.clip_grad_norm_(
-                [p for group in optimizer.param_groups for p in group["params"]], max_grad_norm
-            ).item()
-            if math.isfinite(norm):
-                optimizer.step()
-                norms.append(norm)
-            else:
-                skipped += 1
+    for chosen in _minibatches(batch.action_mask, minibatches, epochs, generator):
+        minibatch = batch.rows(chosen)
+        share = weights(
+            minibatch.action_mask,
+            minibatch.turn_of_token,
+            loss.aggregation,
+            row_to_trajectory=minibatch.row_to_trajectory,
+            length=length,
+            dtype=minibatch.advantages.dtype,
+        )
+        everything = bool(loss.kl_coefficient or loss.entropy_coefficient)
+        signal = minibatch.action_mask if everything else minibatch.advantages != 0
+        parts = micro_batches(minibatch.action_mask, signal.any(1), token_budget)
+        if not parts:
+            continue
+        optimizer.zero_grad(set_to_none=True)
+        for rows, width in parts:
+            part = minibatch.rows(rows, width)
+            with _autocast(part.tokens.device, autocast):
+                log_probs, entropy = token_log_probs(
+                    model, part.tokens, part.action_mask, temperature=temperature, entropy=True
+                )
+            assert entropy is not None
+            total = _loss(part, share[rows, :width], log_probs, entropy, loss, tally, first=not norms)
+            total.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm).item()
+        if math.isfinite(norm):
+            optimizer.step()
+            norms.append(norm)
+        else:
+            skipped += 1
     optimizer.zero_grad(set_to_none=True)
-    zero = (batch.advantages[mask] == 0).float().mean().item() if len(rows) else math.nan
-    return tally.metrics() | {
+    steps = len(norms) + skipped
+    return tally.metrics(steps) | {
         "gradient_norm": sum(norms) / len(norms) if norms else math.nan,
+        "zero_advantage": (batch.advantages[batch.action_mask] == 0).float().mean().item(),
         "optimizer_steps": float(len(norms)),
         "skipped_steps": float(skipped),
-        "zero_advantage": zero,
     }
 
 
-def _backward(
-    model: nn.Module,
-    batch: TokenBatch,
-    mask: Tensor,
-    chosen: Tensor,
+def _loss(
+    part: TokenBatch,
+    share: Tensor,
+    log_probs: Tensor,
+    entropy: Tensor,
     loss: LossSection,
-    temperature: float,
-    token_budget: int,
-    autocast: torch.dtype | None,
-    length: int | None,
     tally: _Tally,
-    before_first_step: bool,
-) -> bool:
-    """Add the gradient of a minibatch, the rows `chosen`, to the parameters; false if no row has any."""
-    owner = batch.row_to_trajectory
-    share = weights(
-        mask[chosen],
-        batch.turn_of_token[chosen],
-        loss.aggregation,
-        row_to_trajectory=None if owner is None else owner[chosen],
-        length=length,
-        dtype=batch.advantages.dtype,
+    *,
+    first: bool,
+) -> Tensor:
+    """The micro-batch's part of the loss, a scalar; `first` before the weights have changed."""
+    mask, old = part.action_mask, part.old_log_probs
+    ratio = importance_ratio(log_probs, old, mask, part.turn_of_token, loss.ratio)
+    policy = policy_loss(
+        ratio, part.advantages, clip_low=loss.clip_low, clip_high=loss.clip_high, dual_clip=loss.dual_clip
     )
-    live = mask[chosen]
-    advantages = torch.where(live, batch.advantages[chosen], 0.0)
-    signal = live if loss.kl_coefficient or loss.entropy_coefficient else advantages != 0
-    parts = micro_batches(live, signal.any(1), token_budget)
-    for part, width in parts:
-        row = chosen[part]
-        m, w, a = live[part, :width], share[part, :width], advantages[part, :width]
-        old = batch.old_log_probs[row, :width]
-        with _autocast(row.device, autocast):
-            log_probs, entropy = token_log_probs(
-                model, batch.tokens[row, :width], m, temperature=temperature, entropy=True
-            )
-        assert entropy is not None
-        ratio = importance_ratio(log_probs, old, m, batch.turn_of_token[row, :width], loss.ratio)
-        policy = policy_loss(
-            ratio, a, clip_low=loss.clip_low, clip_high=loss.clip_high, dual_clip=loss.dual_clip
+    terms = policy.loss
+    if loss.kl_coefficient:
+        assert part.ref_log_probs is not None
+        terms = terms + loss.kl_coefficient * kl_penalty(log_probs, part.ref_log_probs, loss.kl)
+    if loss.entropy_coefficient:
+        terms = terms - loss.entropy_coefficient * entropy
+    total = (share * terms).sum()
+    with torch.no_grad():
+        tally.add(
+            loss=total,
+            policy_loss=(share * policy.loss).sum(),
+            trained_tokens=mask.sum(),
+            entropy=entropy.sum(),
+            ratio_mean=(ratio * mask).sum(),
+            clip_low=policy.clipped_low.sum(),
+            clip_high=policy.clipped_high.sum(),
+            clip_dual=policy.clipped_dual.sum(),
+            kl_old_new=kl_penalty(old, log_probs, "k3").sum(),
         )
-        total = policy.loss
-        if loss.kl_coefficient:
-            assert batch.ref_log_probs is not None
-            kl = torch.where(m, kl_penalty(log_probs, batch.ref_log_probs[row, :width], loss.kl), 0.0)
-            total = total + loss.kl_coefficient * kl
-        if loss.entropy_coefficient:
-            total = total - loss.entropy_coefficient * entropy
-        summed = (w * total).sum()
-        summed.backward()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            tally.add("loss", summed)
-    return bool(parts)
+        tally.most("ratio_max", torch.where(mask, ratio, 0.0).max())
+        if part.ref_log_probs is not None:
+            tally.add(kl=kl_penalty(log_probs, part.ref_log_probs, "k3").sum())
+        if first:
+            gap = (log_probs - old).abs()
+            tally.add(gap_mean=gap.sum(), gap_tokens=mask.sum())
+            tally.most("gap_max", gap.max())
+    return total
+
+
+class _Tally:
+    """Sums and maxima over micro-batches, kept on the device until the end so that none waits for it."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._most: dict[str, Tensor] = {}
+
+    def add(self, **values: Tensor) -> None:
+        for name, value in values.items():
+            so_far = self._sums.get(name)
+            self._sums[name] = value.float() if so_far is None else so_far + value
+
+    def most(self, name: str, value: Tensor) -> None:
+        so_far = self._most.get(name)
+        self._most[name] = value.float() if so_far is None else torch.maximum(so_far, value.float())
+
+    def metrics(self, steps: int) -> dict[str, float]:
+        """Means over tokens, over steps for the losses."""
+        if not self._sums:
+            return {"trained_tokens": 0.0} | dict.fromkeys(_MEANS, math.nan)
+        named = self._sums | self._most
+        values = dict(zip(named, torch.stack(list(named.values())).tolist(), strict=True))
+        gap_tokens = values.pop("gap_tokens")
+        counts = dict.fromkeys(self._sums, values["trained_tokens"])
+        counts |= {"loss": steps, "policy_loss": steps, "gap_mean": gap_tokens, "trained_tokens": 1}
+        return {name: value / counts.get(name, 1) for name, value in values.items()}
+
+
+_MEANS = (
+    "loss", "policy_loss", "entropy", "ratio_mean", "ratio_max", "clip_low", "clip_high", "clip_dual", "kl_old_new",
+    "gap_mean", "gap_max",
+)  # fmt: skip
 
 
 def log_probs_of(
@@ -210,44 +262,70 @@ def log_probs_of(
     """[R, L] log-probability of each action token under the model, 0 elsewhere, without a gradient.
 
     For the old and the reference policy, and to compare the sampler with the trainer. Arguments as in `update`; the
-    result is where `tokens` are.
+    result is on the device of `tokens`.
     """
     device = next(model.parameters()).device
     moved, mask = tokens.to(device), action_mask.to(device)
-    result: Tensor | None = None
+    result = torch.zeros(tokens.shape, device=device)
     with torch.no_grad(), _autocast(device, autocast):
-        for part, width in micro_batches(mask, mask.any(1), token_budget):
+        for rows, width in micro_batches(mask, mask.any(1), token_budget):
             log_probs, _ = token_log_probs(
-                model, moved[part, :width], mask[part, :width], temperature=temperature
+                model, moved[rows, :width], mask[rows, :width], temperature=temperature
             )
-            if result is None:
-                result = log_probs.new_zeros(tokens.shape)
-            result[part, :width] = log_probs
-    return torch.zeros(tokens.shape, device=tokens.device) if result is None else result.to(tokens.device)
+            result = result.to(log_probs.dtype)
+            result[rows, :width] = log_probs
+    return result.to(tokens.device)
 
 
 def micro_batches(mask: Tensor, rows: Tensor, token_budget: int) -> list[tuple[Tensor, int]]:
     """Cut rows into micro-batches of like length.
 
-    A row is as long as its last token under the mask says: what follows has no influence. Rows are sorted by length,
-    and a micro-batch is cut in two where that saves more padding than starting another one costs.
+    A row ends with its last token under the mask, for nothing behind it has an influence. Rows are sorted by length,
+    filled into micro-batches up to the budget, and these are cut further where that saves more padding than a pass
+    costs to start.
 
     Args:
         mask: [R, L] bool; the tokens whose log-probs are needed.
-        rows: [R] bool; the rows to run, each with at least one such token.
-        token_budget: rows times width of a micro-batch is at most this, or the micro-batch is one row.
+        rows: [R] bool; the rows to run, each with such a token.
+        token_budget: rows times width of a micro-batch is at most this, or the micro-batch is a single row.
 
     Returns:
-        Row numbers [r] int64 and width of each micro-batch, longest rows first; every row exactly once.
+        Row numbers [r] int64 and width of each micro-batch, longest rows first; every row to run exactly once.
     """
-    length = mask.shape[1]
-    ends = torch.where(mask.any(1) & rows, length - mask.flip(1).int().argmax(1), 0)
+    ends = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1) * rows
     widths, order = ends.sort(descending=True, stable=True)
-    width = widths[: int(rows.sum())].cpu().numpy()
+    sizes = widths.cpu().numpy()
+    sizes = sizes[sizes > 0]
     cuts: list[tuple[int, int]] = []
     start = 0
-    while start < len(width):
-        stop = min(len(width), start + max(1, token_budget // int(width[start])))
-        cuts += _cut(width, start, stop, token_budget // 16)
+    while start < len(sizes):
+        stop = min(len(sizes), start + max(1, token_budget // int(sizes[start])))
+        cuts += _cut(sizes, start, stop, token_budget // 16)
         start = stop
-    return [(order[i:j], int(width[i])) for i, j in cuts]
+    return [(order[i:j], int(sizes[i])) for i, j in cuts]
+
+
+def _cut(sizes: np.ndarray, start: int, stop: int, cost: int) -> Iterator[tuple[int, int]]:
+    """Cut [start, stop) of descending sizes where that saves most padded tokens, while it saves more than `cost`."""
+    saved = (sizes[start] - sizes[start:stop]) * np.arange(stop - start, 0, -1)
+    best = int(saved.argmax())
+    if saved[best] <= cost:
+        yield start, stop
+    else:
+        yield from _cut(sizes, start, start + best, cost)
+        yield from _cut(sizes, start + best, stop, cost)
+
+
+def _minibatches(
+    mask: Tensor, count: int, epochs: int, generator: torch.Generator | None
+) -> Iterator[Tensor]:
+    """Numbers of the rows of each minibatch, of every pass in turn. Rows without an action token are in none."""
+    rows = mask.any(1).nonzero()[:, 0]
+    for _ in range(epochs):
+        if count > 1:
+            rows = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
+        yield from rows.tensor_split(count)
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)

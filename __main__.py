@@ -1,0 +1,437 @@
+"""The command line: parse, call one function, print."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from . import __version__
+from .envs import RolloutResult, TurnEnv, check, env_class, env_ids, make, rollout
+from .envs.errors import TurnwiseError, UsageError
+
+if TYPE_CHECKING:
+    from .configs.schema import AgentSection, EnvSection, FormatSection
+    from .envs import Agent
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells give it."""
+
+
+class _Refused(click.ClickException):
+    exit_code = 2
+
+
+class _Commands(click.Group):
+    """Turns what turnwise raises into one message and an exit code: 2 the user's mistake, 1 the world's, 130 Ctrl-C."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            click.echo(str(stop) or "interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+        except ValueError as error:
+            # Every ValueError that this package defines is a mistake of the user; any other is one of ours.
+            if not isinstance(error, UsageError) and not type(error).__module__.startswith(f"{__package__}."):
+                raise
+            raise _Refused(str(error)) from error
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in (
+                "torch",
+                "transformers",
+                "peft",
+                "tokenizers",
+                "safetensors",
+            ):
+                raise
+            raise _Refused(
+                f"this needs {error.name}, which is not installed: pip install 'turnwise[train]'"
+            ) from error
+        except BrokenPipeError:
+            raise  # click ends quietly when the reader of a pipe is gone
+        except (TurnwiseError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="turnwise")
+@click.option(
+    "--import",
+    "imports",
+    multiple=True,
+    metavar="MODULE_OR_FILE",
+    help="Python module or file that registers your environments; may be repeated.",
+)
+def main(imports: tuple[str, ...]) -> None:
+    """Multi-turn environments for language-model agents, and a trainer that gives every turn its own credit.
+
+    \b
+    Examples:
+      turnwise envs
+      turnwise play FrozenLake-v1
+      turnwise train env=frozen_lake credit=gigpo
+      turnwise --import my_env.py train env=MyEnv-v0
+    """
+    for name in imports:
+        _import(name)
+
+
+@main.command()
+def envs() -> None:
+    """List the registered environments, a line each.
+
+    \b
+    Examples:
+      turnwise envs
+      turnwise --import my_env.py envs
+    """
+    ids = env_ids()
+    width = max(map(len, ids))
+    for env_id in ids:
+        try:
+            about = (env_class(env_id).__doc__ or "").strip().partition("\n")[0]
+        except ImportError as error:
+            about = f"(cannot be imported: {error})"
+        click.echo(f"{env_id:<{width}}  {about}")
+
+
+@main.command("check")
+@click.argument("env_id", metavar="ID")
+def check_command(env_id: str) -> None:
+    """Test an environment against the contract; exit code 1 if it breaks it.
+
+    \b
+    Examples:
+      turnwise check FrozenLake-v1
+      turnwise --import my_env.py check MyEnv-v0
+    """
+    report = check(env_id)
+    click.echo(str(report))
+    if report.problems:
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("env_id", metavar="ID")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Which task of the split."
+)
+@click.option("--split", default="train", show_default=True, help="Where the task comes from.")
+@click.option("--task", help="Id of a task, instead of a seed.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the environment."
+)
+def play(env_id: str, seed: int, split: str, task: str | None, settings: tuple[str, ...]) -> None:
+    """Play an environment in the terminal; Ctrl-D or Ctrl-C leaves.
+
+    \b
+    Examples:
+      turnwise play FrozenLake-v1
+      turnwise play FrozenLake-v1 --set size=6 --seed 3
+      turnwise play HigherLower-v1 --task test-7
+    """
+    from .agents import HumanAgent
+
+    console = Console(highlight=False)
+    env = make(env_id, **{"format": "bracket", **dict(map(_setting, settings))})
+    jobs = {"seed": seed, "split": split, "tasks": None if task is None else [task]}
+    try:
+        result = rollout(env, HumanAgent(console), 1, **jobs)  # type: ignore[arg-type]
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("\nleft the game") from None
+    (episode,) = result.trajectories
+    if episode.status == "failed":
+        raise click.ClickException(f"the environment failed: {episode.error}")
+    end = "[green]solved[/]" if episode.success else "[red]not solved[/]"
+    console.print(Panel(escape(episode.final_observation), title="end", title_align="left", expand=False))
+    console.print(
+        f"{end} in {len(episode.turns)} turns  score {episode.score:.2f}  reward {episode.total_reward:.2f}"
+        f"  task {escape(episode.task_id)}"
+    )
+
+
+@main.command("eval")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def eval_command(overrides: tuple[str, ...]) -> None:
+    """Play many episodes with an agent: success with a 95 % interval, score, turns, invalid actions, failures, speed.
+
+    With out=FOLDER the episodes are written to trajectories.jsonl as they end, and the figures to summary.json.
+
+    \b
+    Examples:
+      turnwise eval env=frozen_lake agent=random
+      turnwise eval env=sokoban agent=expert agent.noise=0.2 episodes=1000 out=runs/expert
+      turnwise eval env=frozen_lake agent=local agent.path=runs/MY_RUN seed=1
+      turnwise eval env=HigherLower-v1 env.parameters.high=1000 format=hermes
+    """
+    from .configs.compose import compose
+    from .configs.schema import EvalConfig
+
+    config = compose(EvalConfig, overrides, registered={"env": env_ids})
+    env = _make(config.env, config.format)
+    agent = _agent(config.agent, config.concurrency)
+    out = None if config.out is None else Path(config.out) / "trajectories.jsonl"
+    if out is not None and out.exists():
+        raise UsageError(f"{config.out} already holds trajectories; choose another folder with out=")
+    done = 0
+    with _progress("episodes") as show:
+
+        def progress(finished: int, total: int) -> None:
+            nonlocal done
+            done = finished
+            show(finished, total)
+
+        try:
+            result = rollout(
+                env,
+                agent,
+                config.episodes,
+                seed=config.seed,
+                split=config.split,
+                group_size=config.group_size,
+                max_turns=config.max_turns,
+                concurrency=config.concurrency,
+                timeout=config.timeout,
+                out=out,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            kept = "nothing was saved, for want of out=FOLDER" if out is None else f"they are in {out}"
+            raise KeyboardInterrupt(
+                f"interrupted after {done} of {config.episodes} episodes; {kept}"
+            ) from None
+    _print_result(f"{config.agent.name} on {env.env_id}, {config.split} split", result)
+    if config.out is not None:
+        result.save(config.out)
+        click.echo(f"saved in {config.out}")
+    if not result.played:
+        raise click.ClickException(f"every episode failed; the first: {result.trajectories[0].error}")
+
+
+@main.command()
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def train(overrides: tuple[str, ...]) -> None:
+    """Train an agent by reinforcement with turn-level credit, and test it on held-out tasks before and after.
+
+    A run folder gets config.yaml, metrics.jsonl, checkpoints, trajectories and summary.json.
+
+    \b
+    Examples:
+      turnwise train
+      turnwise train env=sokoban credit=rloo trainer.steps=200 seed=1
+      turnwise train credit=gigpo credit.gamma=0.9 loss=gspo run=runs/my-run
+      turnwise train model=hf model.path=Qwen/Qwen3-0.6B model.lora_rank=16
+      turnwise train resume=runs/my-run
+    """
+    from .configs.compose import compose
+    from .configs.schema import TrainConfig
+
+    config = compose(TrainConfig, overrides, registered={"env": env_ids, "credit": _credit_names})
+
+    from .trainers.local.train import train as run
+
+    _quiet_transformers()
+    try:
+        summary = run(config, say=click.echo)
+    except KeyboardInterrupt as stop:
+        where = config.resume or config.run or "RUN, the folder named above"
+        said = str(stop) or f"interrupted; `turnwise train resume={where}` goes on from the last checkpoint"
+        raise KeyboardInterrupt(said) from None
+    table = Table("held-out test tasks", "success", "95 % interval")
+    for when in ("before", "after"):
+        s = summary[when]
+        table.add_row(
+            f"{when} training", f"{s['success']:.3f}", f"{s['success_low']:.3f} to {s['success_high']:.3f}"
+        )
+    Console().print(table)
+    click.echo(f"run folder: {summary['run']}")
+
+
+@main.command()
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def audit(overrides: tuple[str, ...]) -> None:
+    """Measure how true each credit scheme is, for the policy of a run, by re-rolling from the middle of episodes.
+
+    \b
+    Examples:
+      turnwise audit model=runs/my-run
+      turnwise audit model=runs/my-run credit=[grpo,gigpo] turns=512 rerolls=128 out=audits/my-run
+      turnwise audit env=sokoban model=Qwen/Qwen3-0.6B format=hermes
+    """
+    from .configs.compose import compose
+    from .configs.schema import AuditConfig
+
+    config = compose(AuditConfig, overrides, registered={"env": env_ids, "credit": _credit_names})
+
+    from .trainers.audit import run
+
+    _quiet_transformers()
+    found = run(config, say=click.echo)
+    click.echo(str(found))
+    if config.out is not None:
+        click.echo(f"saved in {config.out}")
+
+
+def _import(name: str) -> None:
+    """Import a module by name, or a file by path, for what it registers."""
+    try:
+        if not name.endswith(".py"):
+            sys.path.append(str(Path.cwd()))  # as `python -m` would look there
+            importlib.import_module(name)
+            return
+        path = Path(name)
+        if not path.is_file():
+            raise UsageError(f"--import {name}: there is no such file")
+        if path.stem in sys.modules:
+            raise UsageError(
+                f"--import {name}: a module called {path.stem} is already loaded; rename the file"
+            )
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        sys.path.append(str(path.parent.resolve()))
+        sys.modules[path.stem] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"--import {name} failed: {type(error).__name__}: {error}") from error
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """`name=value`, the value read as JSON where it is that, else as text."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UsageError(f"--set takes NAME=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _make(env: EnvSection, form: FormatSection) -> TurnEnv:
+    return make(env.id, **{"format": form.name, "system_prompt": form.system_prompt, **env.parameters})
+
+
+def _agent(config: AgentSection, slots: int) -> Agent:
+    from . import agents
+
+    if config.name != "expert" and config.noise:
+        raise UsageError(f"agent.noise is for agent=expert, not for agent={config.name}")
+    if config.name != "local" and config.path is not None:
+        raise UsageError(f"agent.path is for agent=local, not for agent={config.name}")
+    match config.name:
+        case "random":
+            return agents.RandomAgent()
+        case "expert":
+            return agents.ExpertAgent(config.noise)
+        case "local":
+            return _local(config, slots)
+
+
+def _local(config: AgentSection, slots: int) -> Agent:
+    import torch
+
+    from .agents import LocalAgent
+
+    _quiet_transformers()
+    assert config.path is not None  # configs/agent/local.yaml demands it
+    path = _last_checkpoint(Path(config.path))
+    try:
+        return LocalAgent.from_pretrained(
+            str(path or config.path),
+            temperature=config.temperature,
+            top_p=config.top_p,
+            max_new_tokens=config.max_new_tokens,
+            slots=slots,
+            device="cuda" if torch.cuda.is_available() else None,
+        )
+    except OSError as error:
+        raise UsageError(
+            f"agent.path={config.path!r} is neither a run folder, nor a folder with a model, nor the name of one:"
+            f" {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _last_checkpoint(run: Path) -> Path | None:
+    """The last whole checkpoint of a run folder; None for what is no run folder."""
+    from .trainers.local.checkpoint import latest
+
+    folder = run / "checkpoints"
+    if not folder.is_dir():
+        return None
+    last = latest(folder)
+    if last is None:
+        raise UsageError(f"{folder} holds no whole checkpoint; train longer, or name another run")
+    return last
+
+
+def _quiet_transformers() -> None:
+    """Switch off its bars for reading and writing files; a download shows one on a terminal."""
+    from huggingface_hub.utils.tqdm import enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    if sys.stderr.isatty():
+        enable_progress_bars()
+
+
+def _credit_names() -> Sequence[str]:
+    from .trainers.credit import credit_schemes
+
+    return credit_schemes()
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Takes (finished, total): a bar on a terminal, a plain line for every tenth in a log."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+
+        def line(done: int, total: int) -> None:
+            if done * 10 // total > (done - 1) * 10 // total:
+                click.echo(f"{what}: {done} of {total}", err=True)
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print_result(title: str, result: RolloutResult) -> None:
+    figures = result.summary()
+    low, high = result.success_interval
+    failures = ", ".join(f"{n} {name}" for name, n in sorted(result.failures.items()))
+    rows = {
+        "success": f"{result.success_rate:.3f}  (95 % {low:.3f} to {high:.3f})",
+        "score": f"{result.mean_score:.3f}",
+        "reward": f"{result.mean_reward:.3f}",
+        "turns": f"{result.mean_turns:.1f}",
+        "invalid actions": f"{result.invalid_share:.1%}",
+        "truncated": f"{result.truncated_share:.1%}",
+        "episodes": f"{result.episodes}",
+        "failed": f"{figures['failed']}" + (f"  ({failures})" if failures else ""),
+        "turns per second": f"{figures['turns_per_second']:,.0f}",
+    }
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

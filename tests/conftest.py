@@ -1,0 +1,52 @@
+"""What the tests of all layers share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import pytest
+from hypothesis import settings
+
+import turnwise as tw
+
+settings.register_profile("turnwise", deadline=None, max_examples=40)
+settings.load_profile("turnwise")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of published data sets: TURNWISE_REAL_DATA, or `shared/data` beside the project."""
+    folder = Path(os.environ.get("TURNWISE_REAL_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        why = f"no published data at {folder}; set TURNWISE_REAL_DATA to the folder that holds puzzles/"
+        if os.environ.get("CI") == "true":
+            pytest.fail(why)
+        pytest.skip(why)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def boxoban(real_data: Path) -> Path:
+    """200 levels of Boxoban's hard set, as published."""
+    return real_data / "puzzles" / "boxoban_hard_200.txt"
+
+
+@pytest.fixture
+def register() -> Iterator[Callable[..., str]]:
+    """Register an environment for one test: `register(cls, **parameters)` gives its id."""
+    before = set(gymnasium.registry)
+
+    def add(cls: type[tw.TurnEnv], env_id: str = "", **parameters: Any) -> str:
+        env_id = env_id or f"{cls.__name__}-v0"
+        tw.register(env_id, cls, **parameters)
+        return env_id
+
+    yield add
+    for full in set(gymnasium.registry) - before:
+        del gymnasium.registry[full]
