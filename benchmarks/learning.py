@@ -38,7 +38,9 @@ WINDOW = 10
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--schemes", nargs="+", default=SCHEMES)
     parser.add_argument("--envs", nargs="+", default=ENVS)
     parser.add_argument("--seeds", type=int, default=5)
@@ -190,7 +192,9 @@ def _plot(curves: dict[str, dict[str, np.ndarray]], path: Path) -> None:
             bands = np.array([bootstrap(smooth[:, i]) for i in range(smooth.shape[1])])
             (line,) = axis.plot(steps, smooth.mean(0), label=scheme)
             axis.fill_between(steps, bands[:, 0], bands[:, 1], alpha=0.12, color=line.get_color())
-        axis.set(title=env, xlabel="step", ylabel=f"success of training episodes (mean of {WINDOW})", ylim=(0, 1))
+        axis.set(
+            title=env, xlabel="step", ylabel=f"success of training episodes (mean of {WINDOW})", ylim=(0, 1)
+        )
         axis.grid(alpha=0.3)
     axes[0][-1].legend()
     figure.tight_layout()

@@ -42,10 +42,10 @@ class WarmUpSection(Section):
 
     episodes: Annotated[int, Field(ge=0)] = 2000
     """Demonstrations from the train split; 0 switches the warm-up off."""
-    noise: Share = 0.5
+    noise: Share = 0.6
     """Share of turns in which the demonstrator acts at random, so that there is room to learn."""
-    epochs: Positive = 4
-    batch: Positive = 64
+    epochs: Positive = 6
+    batch: Positive = 16
     """Episodes per optimizer step."""
     lr: NonNegative = 3e-3
 
@@ -56,7 +56,7 @@ class ModelSection(Section):
     path: str | None = None
     """Hugging Face name or folder; None builds the tiny model."""
     size: Literal["xs", "s", "m"] = "s"
-    """Of the tiny model: about 0.1, 0.3 and 1 million parameters."""
+    """Of the tiny model: about 0.13, 0.23 and 1.9 million parameters."""
     warm_up: WarmUpSection = Field(default_factory=WarmUpSection)
     """Of the tiny model; cached on disk by content."""
     max_context: Annotated[int, Field(ge=16)] = 1024
@@ -114,9 +114,9 @@ class TrainerSection(Section):
     """Episodes per task; credit compares within a group."""
     epochs: Positive = 1
     """Passes over the batch of a step."""
-    minibatches: Positive = 1
+    minibatches: Positive = 4
     """Optimizer steps per pass."""
-    lr: NonNegative = 1e-3
+    lr: NonNegative = 3e-4
     critic_lr: NonNegative = 1e-3
     """Of the critic, for credit schemes that compare with a value."""
     critic_epochs: Positive = 4

@@ -17,7 +17,7 @@ from .tasks import ListedTasks, ProceduralTasks, Task, TaskSet
 from .tools import Call, ToolSpec, tool
 from .trajectory import SCHEMA_VERSION, Trajectory, Turn, read_trajectories, write_trajectories
 
-register("FrozenLake-v1", f"{__name__}.frozen_lake:FrozenLake")
+register("FrozenLake-v1", f"{__name__}.frozen_lake:FrozenLake", max_turns=12)
 register("HigherLower-v1", f"{__name__}.higher_lower:HigherLower", max_turns=8)
 register("Sokoban-v1", f"{__name__}.sokoban:Sokoban", max_turns=30)
 

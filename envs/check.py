@@ -348,7 +348,23 @@ def _splits(subject: Subject) -> str | None:
             not shared,
             f"the splits {one!r} and {other!r} share {len(shared)} tasks, for example {min(shared, default='')[:200]}.",
         )
-    return None if len(contents) > 1 else f"there is one split only, {next(iter(contents))!r}"
+    if len(contents) < 2:
+        return f"there is one split only, {next(iter(contents))!r}"
+    return _first_states(subject)
+
+
+def _first_states(subject: Subject) -> str | None:
+    env = subject.make()
+    found: dict[str, set[str]] = {}
+    for split, size in env.tasks.splits.items():
+        for index in range(min(size, 200)):
+            observation, info = env.reset(seed=index, options={"task": env.tasks.get(split, index).id})
+            found.setdefault(split, set()).add(repr((observation, info["state_key"])))
+    shared = {f"{a} and {b}": len(found[a] & found[b]) for a, b in combinations(found, 2) if found[a] & found[b]}
+    if not shared:
+        return None
+    said = ", ".join(f"{number} in {splits}" for splits, number in shared.items())
+    return f"among the first 200 tasks of each split some begin in the same state ({said}); see tasks.split_of"
 
 
 def _reset(subject: Subject) -> str | None:
@@ -587,18 +603,19 @@ def _pickles(subject: Subject) -> str | None:
 
 
 def _shaping(subject: Subject) -> str | None:
-    """Potential-based rewards sum up to the change of the potential."""
+    """Potential-based rewards sum up to minus the first potential, however the episode ends."""
     if subject.cls.potential is TurnEnv.potential:
         return "no potential is defined, so no step reward is potential-based"
     env = subject.make(reward="step")
     for episode in subject.episodes:
         env.reset(seed=episode.seed)
         before = env.potential()
-        paid, terminated = 0.0, False
+        paid, over = 0.0, False
         for action in episode.actions:
-            _, _, terminated, _, info = env.step(action)
+            _, _, terminated, truncated, info = env.step(action)
             paid += info["shaping"]
-        change = (0.0 if terminated else env.potential()) - before
+            over = terminated or truncated
+        change = (0.0 if over else env.potential()) - before
         _expect(
             math.isclose(paid, change, abs_tol=1e-6),
             f"seed {episode.seed}: the shaping rewards sum to {paid}, the potential changed by {change}; potential() must "

@@ -65,8 +65,8 @@ class TurnEnv(gymnasium.Env[str, str]):
     turn, and the observation says what was wrong and what is expected.
 
     Rewards: each tool returns a step reward. Where `potential` is defined, its change is added to every step reward
-    (potential-based shaping with discount 1: Ng, Harada, Russell, 1999), the terminal state having potential 0, so
-    the shaping of an episode that ends sums to `-potential(first state)` whatever the agent does.
+    (potential-based shaping with discount 1: Ng, Harada, Russell, 1999). The end of an episode has potential 0, also
+    where the turns ran out, so the shaping of an episode sums to `-potential(first state)` whatever the agent does.
 
     Info of `reset` and `step`: `state_key` (of the state that the returned observation belongs to, that is before the
     next turn), `task`, `turn`; of `step` also `tool` (what the action named, or None), `call` (the validated `Call`, or
@@ -307,7 +307,7 @@ class TurnEnv(gymnasium.Env[str, str]):
         shaping = 0.0
         if self._shaped:
             before = self._potential
-            self._potential = 0.0 if terminated else self.potential()
+            self._potential = 0.0 if terminated or truncated else self.potential()
             shaping = self._potential - before
             reward += shaping
         info: dict[str, Any] = {
@@ -330,6 +330,12 @@ class TurnEnv(gymnasium.Env[str, str]):
         elif self.reward == "outcome":
             reward = 0.0
         return observation, float(reward), terminated, truncated, info
+
+    def cut_off(self) -> tuple[float, float]:
+        """End an episode from outside before `max_turns`; return its score and what its last turn is still paid."""
+        self._running = False
+        score = float(self.score())
+        return score, score if self.reward == "outcome" else -self._potential if self._shaped else 0.0
 
     # What everybody gets.
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from .core import Outcome, TurnEnv
-from .tasks import Task
+from .tasks import Task, split_of
 from .tools import Call, tool
 
 _MOVES = {"left": (0, -1), "down": (1, 0), "right": (0, 1), "up": (-1, 0)}
@@ -33,12 +33,13 @@ class FrozenLake(TurnEnv):
     Reward: 1 at the goal, else 0. With `reward="step"` the change of a potential is added: the share of the shortest
         safe way that is behind you, (d(start) - d(here)) / d(start), 0 once the episode is over; a step towards the
         goal pays 1 / d(start), and a fall takes back what was gained.
-    Terminated: goal (success) or hole. Truncated: `max_turns`.
+    Terminated: goal (success) or hole. Truncated: `max_turns` (12 as registered; give a larger map more).
     Task: a map of `size` x `size`; each cell but start and goal is a hole with probability `holes`, maps without a
-        safe way are drawn again. Start and goal are drawn too, at least `size` steps apart.
+        safe way are drawn again, and so are those of another split: no map is in two. Start and goal are drawn too, at least `size - 1` steps apart.
     Slippery: with probability `slip` a move goes to one of the two sides instead (each with half of it). Gymnasium's
         FrozenLake has 2/3 there and fixed maps.
-    State key: map and position. Expert: a shortest safe way; with slip it may still fall.
+    State key: map and position. Expert: a shortest safe way; with slip the policy with the greatest chance of reaching
+        the goal in the turns that are left, which may still fall.
     Source: FrozenLake of Gymnasium (Brockman et al., OpenAI Gym, 2016), over generated maps as in RAGEN (Wang et al., 2025).
     """
 
@@ -62,11 +63,13 @@ class FrozenLake(TurnEnv):
                 continue
             cells[start[0]][start[1]] = cells[goal[0]][goal[1]] = False
             distance = _distances(cells, goal)
-            if start in distance:
+            key = "".join("O" if c else "." for row in cells for c in row) + f"{goal}"
+            if start in distance and split_of(key) == task.split:
                 break
         self.cells, self.goal, self.position, self.distance = cells, goal, start, distance
         self.length = distance[start]
-        self.map_key = "".join("O" if c else "." for row in cells for c in row) + f"{goal}"
+        self.policy: np.ndarray | None = None
+        self.map_key = key
         return f"{self._map()}\n{self._report()}"
 
     def _map(self) -> str:
@@ -117,13 +120,44 @@ class FrozenLake(TurnEnv):
         return self.map_key, self.position
 
     def expert(self) -> Call:
-        """A step that shortens the way."""
+        """A step that shortens the way; with slip, the step with the best chance."""
         row, column = self.position
+        if self.slip:
+            if self.policy is None:
+                self.policy = self._best_moves()
+            best = self.policy[self.max_turns - self._turn - 1, row * self.size + column]
+            return Call("move", {"direction": list(_MOVES)[best]})
         here = self.distance.get(self.position, 0)
         for direction, (down, right) in _MOVES.items():
             if self.distance.get((row + down, column + right), here) < here:
                 return Call("move", {"direction": direction})
         return Call("move", {"direction": "left"})
+
+
+    def _best_moves(self) -> np.ndarray:
+        """The move with the best chance by turns left, less one, and by cell; backward induction over the turns."""
+        n = self.size
+        rows, columns = np.divmod(np.arange(n * n), n)
+        to = {
+            direction: (rows + down).clip(0, n - 1) * n + (columns + right).clip(0, n - 1)
+            for direction, (down, right) in _MOVES.items()
+        }
+        over = np.array(self.cells).ravel()
+        chance = np.zeros(n * n)
+        over[self.goal[0] * n + self.goal[1]] = True
+        chance[self.goal[0] * n + self.goal[1]] = 1.0
+        moves = np.empty((self.max_turns, n * n), dtype=np.int8)
+        for left in range(self.max_turns):
+            after = {direction: chance[cells] for direction, cells in to.items()}
+            chances = np.array(
+                [
+                    (1 - self.slip) * after[direction] + self.slip / 2 * (after[one] + after[other])
+                    for direction, (one, other) in ((d, _TURNED[d]) for d in _MOVES)
+                ]
+            )
+            moves[left] = chances.argmax(axis=0)
+            chance = np.where(over, chance, chances.max(axis=0))
+        return moves
 
 
 def _distances(cells: list[list[bool]], goal: tuple[int, int]) -> dict[tuple[int, int], int]:

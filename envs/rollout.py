@@ -357,9 +357,10 @@ async def _episode(
                 trajectory.score, trajectory.success = info["score"], info["success"]
         if status is None:  # cut off here, of which the environment knows nothing
             status = "truncated"
-            trajectory.score = await seat.call(env.score)
-            if env.reward == "outcome" and trajectory.turns:
-                trajectory.turns[-1].reward = trajectory.turns[-1].rewards["env"] = trajectory.score
+            trajectory.score, owed = await seat.call(env.cut_off)
+            if trajectory.turns:
+                trajectory.turns[-1].reward += owed
+                trajectory.turns[-1].rewards["env"] = trajectory.turns[-1].reward
         trajectory.final_observation = observation
         trajectory.status = status
 

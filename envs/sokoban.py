@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Iterator
 from functools import lru_cache
 from heapq import heappop, heappush
@@ -15,18 +14,19 @@ from pydantic import Field
 
 from .core import Outcome, TurnEnv
 from .errors import InvalidParameter
-from .tasks import ListedTasks, ProceduralTasks, Task, TaskSet
+from .tasks import ListedTasks, ProceduralTasks, Task, TaskSet, split_of
 from .tools import Call, tool
 
 _TRIES = 2_000
 _SEARCH_LIMIT = 100_000
-_WALLS = 0.2
+_WALLS = 0.3
 
 
 class Room(NamedTuple):
     """A room. Cell `(row, column)` is bit `row * width + column` of each set; the border is all wall."""
 
     width: int
+    height: int
     floor: int
     targets: int
     boxes: int
@@ -47,11 +47,12 @@ class Sokoban(TurnEnv):
     Terminated: every box is on a target (success). A room that cannot be solved any more goes on: that the agent sees
         it coming is part of the task. Truncated: `max_turns` (30 as registered; Boxoban's hard levels want about 120).
     Task: a room of `size` x `size` with `boxes` boxes, all off their targets, that needs at least `pushes` pushes. It
-        is found by playing backwards from the solved room, pulling boxes, so it can be solved.
+        is found by playing backwards from the solved room, pulling boxes, so it can be solved. No room is in two splits,
+        not even with the player elsewhere.
     Levels: with `levels`, a text file in the form of Boxoban or a folder of such `.txt` files, the tasks are its levels
         and `size`, `boxes` and `pushes` are not used. A level's id is `file:number`, with the path inside the folder.
         Files in folders called train, valid or test keep that split; any other level falls by a hash of its room, 8 in
-        10 into train, 1 into val, 1 into test. All levels are held in memory and shared by the environments.
+        10 into train, 1 into val, 1 into test, wherever it stands. All levels are held in memory and shared by the environments.
     State key: the room as drawn, which is all there is.
     Expert: fewest pushes, by A* over pushes; from a state without a solution it moves anywhere. None where the
         search gives up after 100,000 positions, about two seconds.
@@ -85,8 +86,11 @@ class Sokoban(TurnEnv):
         if "room" in task.data:
             room = _parse(task.data["room"].split("\n"))
         else:
-            room = _generate(Random(task.seed), self.size, self.boxes, self.pushes)
-        self.width, self.floor, self.targets, self.box_bits, self.player = room
+            random = Random(task.seed)
+            room = _generate(random, self.size, self.boxes, self.pushes)
+            while _split(room) != task.split:
+                room = _generate(random, self.size, self.boxes, self.pushes)
+        self.width, self.height, self.floor, self.targets, self.box_bits, self.player = room
         self.distance, self.alive = _push_distances(room)
         self.distance_at_start = self.distance_left = sum(self.distance[box] for box in _bits(room.boxes))
         self.plan: dict[tuple[int, int], str | None] = {}
@@ -152,7 +156,7 @@ class Sokoban(TurnEnv):
 
     def _make_plan(self) -> None:
         boxes, player = self.box_bits, self.player
-        room = Room(self.width, self.floor, self.targets, boxes, player)
+        room = Room(self.width, self.height, self.floor, self.targets, boxes, player)
         pushes = _solve(room, self.distance, self.alive)
         if pushes is None:
             self.plan[boxes, player] = None
@@ -185,9 +189,9 @@ def _generate(rng: Random, size: int, boxes: int, pushes: int) -> Room:
         targets = 0
         while targets.bit_count() < boxes:
             targets |= 1 << cells[int(random() * len(cells))]
-        distance, _ = _push_distances(Room(size, floor, targets, targets, 0))
+        distance, _ = _push_distances(Room(size, size, floor, targets, targets, 0))
         free = [cell for cell in cells if not targets >> cell & 1]
-        room = Room(size, floor, targets, targets, free[int(random() * len(free))])
+        room = Room(size, size, floor, targets, targets, free[int(random() * len(free))])
         furthest, most = room, 0
         for _ in range(8 * boxes + 4):
             pulls = _pulls(room)
@@ -197,7 +201,7 @@ def _generate(rng: Random, size: int, boxes: int, pushes: int) -> Room:
                 box, to, player = pulls[int(random() * len(pulls))]
                 if distance[to] > distance[box]:
                     break
-            room = Room(size, floor, targets, room.boxes ^ (1 << box | 1 << to), player)
+            room = Room(size, size, floor, targets, room.boxes ^ (1 << box | 1 << to), player)
             if not room.boxes & targets:
                 needed = sum(distance[cell] for cell in _bits(room.boxes))
                 if needed > most:
@@ -345,9 +349,9 @@ def _bits(cells: int) -> Iterator[int]:
 
 
 def _rows(room: Room) -> list[str]:
-    width, floor, targets, boxes, player = room
+    width, height, floor, targets, boxes, player = room
     rows = []
-    for first in range(0, floor.bit_length() + width, width):
+    for first in range(0, width * height, width):
         cells = range(first, first + width)
         rows.append(
             "".join(_SIGNS[floor >> c & 1, targets >> c & 1, boxes >> c & 1, c == player] for c in cells)
@@ -398,7 +402,7 @@ def _parse(rows: list[str]) -> Room:
             f"a room has as many boxes as targets, not all in place; this has {boxes.bit_count()} boxes and "
             f"{targets.bit_count()} targets, {(boxes & targets).bit_count()} in place"
         )
-    return Room(width, floor, targets, boxes, player.bit_length() - 1)
+    return Room(width, len(rows), floor, targets, boxes, player.bit_length() - 1)
 
 
 @lru_cache(maxsize=4)
@@ -414,11 +418,11 @@ def _read_levels(root: Path, files: tuple[tuple[Path, int], ...]) -> ListedTasks
         )
         for label, rows in _levels(file):
             try:
-                _parse(rows)
+                room = _parse(rows)
             except InvalidParameter as error:
                 raise InvalidParameter(f"{file}, level {label}: {error}") from None
             text = "\n".join(rows)
-            tasks.append(Task(f"{name}:{label}", split or _hashed_split(text), data={"room": text}))
+            tasks.append(Task(f"{name}:{label}", split or _split(room), data={"room": text}))
     if not tasks:
         raise InvalidParameter(
             f"{root} holds no level; a level is a line `; number` and the rows of its room"
@@ -444,6 +448,5 @@ def _levels(file: Path) -> Iterator[tuple[str, list[str]]]:
             rows.append(line)
 
 
-def _hashed_split(text: str) -> str:
-    tenth = hashlib.blake2b(text.encode(), digest_size=8).digest()[0] % 10
-    return {8: "val", 9: "test"}.get(tenth, "train")
+def _split(room: Room) -> str:
+    return split_of(repr(room[:-1]))

@@ -91,6 +91,15 @@ def test_a_layer_cannot_be_imported_by_itself_from_the_root(layer):
     assert "attempted relative import beyond top-level package" in done.stderr
 
 
+def test_pytest_loads_the_package_once_and_under_its_own_name():
+    # The root is a package, which pytest would import as such on its way to tests/; see addopts in pyproject.toml.
+    loaded = [
+        name for name, module in sys.modules.items() if getattr(module, "__file__", None) == turnwise.__file__
+    ]
+    assert loaded == ["turnwise"]
+    assert Path(turnwise.__file__).parent == ROOT
+
+
 def test_the_listed_packages_are_the_folders_with_code():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = {path.parent for layer in LAYERS for path in (ROOT / layer).rglob("*.py")}

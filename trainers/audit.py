@@ -109,11 +109,11 @@ class Audit:
             f"its reliability is {self.reliability:.2f}",
             f"{'scheme':<22}{'pearson':>9}{'spearman':>10}{'sign':>7}{'bias':>9}{'dev':>8}{'zero':>7}{'ms':>8}",
         ]
-        for r in self.rows:
-            lines.append(
-                f"{r.scheme:<22}{r.pearson:>9.3f}{r.spearman:>10.3f}{r.sign:>7.2f}{r.bias:>+9.3f}{r.deviation:>8.3f}"
-                f"{r.zero:>7.2f}{1e3 * r.seconds:>8.1f}"
-            )
+        lines += [
+            f"{r.scheme:<22}{r.pearson:>9.3f}{r.spearman:>10.3f}{r.sign:>7.2f}{r.bias:>+9.3f}{r.deviation:>8.3f}"
+            f"{r.zero:>7.2f}{1e3 * r.seconds:>8.1f}"
+            for r in self.rows
+        ]
         lines += [f"{name:<22}skipped: {why}" for name, why in self.skipped.items()]
         return "\n".join(lines)
 
@@ -158,7 +158,9 @@ def audit(
     if enrich is not None:
         batch = enrich(batch, trajectories)
 
-    everything = [(i, k) for i, t in enumerate(trajectories) if t.status != "failed" for k in range(len(t.turns))]
+    everything = [
+        (i, k) for i, t in enumerate(trajectories) if t.status != "failed" for k in range(len(t.turns))
+    ]
     rng = np.random.default_rng([seed, 1])
     drawn = rng.choice(len(everything), min(turns, len(everything)), replace=False)
     sample = [everything[i] for i in sorted(drawn.tolist())]
@@ -196,13 +198,13 @@ def audit(
         advantages[name] = [advantage[i, k].item() for i, k in sample]
         rows.append(compare(name, advantages[name], [t[2] for t in truth], [t[3] for t in truth], seconds))
     rows.sort(key=lambda r: -r.pearson if math.isfinite(r.pearson) else math.inf)
-    y, error = np.array([t[2] for t in truth]), np.array([t[3] for t in truth])
+    y, noise = np.array([t[2] for t in truth]), np.array([t[3] for t in truth])
     return Audit(
         rows=rows,
         skipped=skipped,
         turns=len(sample),
-        clear=int((np.abs(y) > 2 * error).sum()),
-        reliability=reliability(y, error),
+        clear=int((np.abs(y) > 2 * noise).sum()),
+        reliability=reliability(y, noise),
         success=rollout.success_rate,
         truth=truth,
         advantages=advantages,
@@ -215,7 +217,9 @@ def reliability(truth: np.ndarray, error: np.ndarray) -> float:
     return max(0.0, 1.0 - float(np.mean(error**2)) / variance) if variance > 0 else 0.0
 
 
-def compare(scheme: str, advantage: Sequence[float], truth: Sequence[float], error: Sequence[float], seconds: float) -> Row:
+def compare(
+    scheme: str, advantage: Sequence[float], truth: Sequence[float], error: Sequence[float], seconds: float
+) -> Row:
     """The figures of a `Row` from advantages, measured truths and their standard errors, one each per turn."""
     x, y, e = np.array(advantage), np.array(truth), np.array(error)
     correct = math.sqrt(reliability(y, e)) or math.nan
@@ -260,7 +264,9 @@ def _per_turn(on_tokens: torch.Tensor, batch: TurnBatch) -> torch.Tensor:
     assert batch.row_to_trajectory is not None and batch.turn_tokens is not None
     owner = batch.row_to_trajectory[:, None].expand_as(batch.action_mask)[batch.action_mask]
     total = torch.zeros(batch.rewards.shape)
-    total.index_put_((owner, batch.turn_of_token[batch.action_mask]), on_tokens[batch.action_mask].float(), accumulate=True)
+    total.index_put_(
+        (owner, batch.turn_of_token[batch.action_mask]), on_tokens[batch.action_mask].float(), accumulate=True
+    )
     return total / batch.turn_tokens.clamp(min=1)
 
 
@@ -282,10 +288,14 @@ def run(config: AuditConfig, *, say: Callable[[str], None] = print) -> Audit:
     for name in names:
         credit.check(name, {})
     env = make(section.id, **{"format": form.name, "system_prompt": form.system_prompt, **section.parameters})
-    model_section = trained.model if trained else ModelSection(path=config.model, max_new_tokens=config.max_new_tokens)
+    model_section = (
+        trained.model if trained else ModelSection(path=config.model, max_new_tokens=config.max_new_tokens)
+    )
     source = models.find(model_section.model_copy(update={"path": config.model}), env, seed=0, say=say)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, tokenizer = models.load(source, model_section, device=device, seed=0, resume=Path(source) if trained else None)
+    model, tokenizer = models.load(
+        source, model_section, device=device, seed=0, resume=Path(source) if trained else None
+    )
     model.eval()
     agent = LocalAgent(
         model,
@@ -303,8 +313,12 @@ def run(config: AuditConfig, *, say: Callable[[str], None] = print) -> Audit:
         critic = Critic(source, ChatTokenizer(tokenizer), env, device=device, lr=1e-3, token_budget=16384)
         say(f"fitting a critic for {config.critic_steps} steps on rollouts of other tasks")
         episodes = config.tasks * config.group_size
-        jobs = make_jobs(env, episodes, seed=config.seed + 1, split="train", tasks=None, group_size=config.group_size)
-        other = run_async(collect(env, agent, jobs, seed=config.seed + 1, concurrency=config.concurrency)).trajectories
+        jobs = make_jobs(
+            env, episodes, seed=config.seed + 1, split="train", tasks=None, group_size=config.group_size
+        )
+        other = run_async(
+            collect(env, agent, jobs, seed=config.seed + 1, concurrency=config.concurrency)
+        ).trajectories
         fit = critic.attach(collate(other), other)
         monte_carlo = credit.critic_targets("turn_gae", fit, gamma=1.0, lam=1.0)
         critic.update(fit, monte_carlo, level="turn", epochs=config.critic_steps, max_grad_norm=1.0)
@@ -339,7 +353,9 @@ def plot(found: Audit, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     best = [r for r in found.rows if math.isfinite(r.pearson)]
-    figure, axes = plt.subplots(1, 1 + min(4, len(best)), figsize=(4 + 3 * min(4, len(best)), 0.25 * len(best) + 2.5))
+    figure, axes = plt.subplots(
+        1, 1 + min(4, len(best)), figsize=(4 + 3 * min(4, len(best)), 0.25 * len(best) + 2.5)
+    )
     axes = np.atleast_1d(axes)
     axes[0].barh([r.scheme for r in best][::-1], [r.pearson for r in best][::-1])
     axes[0].set(title="correlation with the truth", xlim=(min(0.0, *(r.pearson for r in best), 0.0), 1))

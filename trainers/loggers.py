@@ -35,9 +35,8 @@ class JsonLines:
     def __init__(self, path: Path, from_step: int) -> None:
         kept = []
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-                if line.endswith("\n") and json.loads(line)["step"] < from_step:
-                    kept.append(line)
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < from_step]
         self._file = path.open("w", encoding="utf-8")
         self._file.writelines(kept)
         self._file.flush()
@@ -72,7 +71,9 @@ class Console:
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Say the line."""
-        parts = [f"{short} {form.format(metrics[name])}" for name, short, form in self.SHOWN if name in metrics]
+        parts = [
+            f"{short} {form.format(metrics[name])}" for name, short, form in self.SHOWN if name in metrics
+        ]
         self._say(f"step {step:>4}/{self._steps}  " + "  ".join(parts))
 
     def close(self) -> None:
@@ -85,7 +86,7 @@ class TensorBoard:
     def __init__(self, folder: Path, from_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(folder), purge_step=from_step)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(folder), purge_step=from_step)
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Write every metric as a scalar."""
@@ -104,7 +105,12 @@ class Wandb:
         import wandb
 
         self._run: Any = wandb.init(
-            project="turnwise", name=folder.name, id=folder.name, dir=str(folder), config=dict(config), resume="allow"
+            project="turnwise",
+            name=folder.name,
+            id=folder.name,
+            dir=str(folder),
+            config=dict(config),
+            resume="allow",
         )
 
     def log(self, step: int, metrics: Metrics) -> None:
@@ -129,7 +135,9 @@ class Mlflow:
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Log the step."""
-        self._mlflow.log_metrics({name.replace("/", "."): value for name, value in metrics.items()}, step=step)
+        self._mlflow.log_metrics(
+            {name.replace("/", "."): value for name, value in metrics.items()}, step=step
+        )
 
     def close(self) -> None:
         """End the run."""

@@ -172,8 +172,14 @@ class Rerolls:
                 jobs.append(Job(t.seed, t.task_id, t.split, 0, number, branch))
                 owners.append(key)
             self._asked[key] += count
-        options = {"seed": self._seed, "concurrency": self._concurrency, "timeout": self._timeout}
-        result = await collect(self._env, self._agent, jobs, **options)
+        result = await collect(
+            self._env,
+            self._agent,
+            jobs,
+            seed=self._seed,
+            concurrency=self._concurrency,
+            timeout=self._timeout,
+        )
         for key, t in zip(owners, result.trajectories, strict=True):
             if t.status == "failed":
                 self.failed[(t.error or "").split(":")[0]] += 1

@@ -23,7 +23,9 @@ def create(config: TrainConfig) -> Path:
     if config.run is not None:
         folder = Path(config.run)
         if (folder / "config.yaml").exists():
-            raise UsageError(f"{folder} already holds a run; choose another run=FOLDER, or go on with resume={folder}")
+            raise UsageError(
+                f"{folder} already holds a run; choose another run=FOLDER, or go on with resume={folder}"
+            )
         folder.mkdir(parents=True, exist_ok=True)
     else:
         stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.env.id}-{config.credit.name}-s{config.seed}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 import turnwise as tw
 from turnwise.envs import ListedTasks, ProceduralTasks, env_class
+from turnwise.envs.tasks import split_of
 from turnwise.envs.errors import (
     InvalidEnvironment,
     InvalidParameter,
@@ -74,6 +76,14 @@ def test_listed_tasks_keep_order_and_find_ids() -> None:
         tasks.find(["a"])  # type: ignore[arg-type]
     with pytest.raises(UnknownSplit, match=r"no split 'tests'. Did you mean 'test'\? Known: test, train"):
         tasks.size("tests")
+
+
+def test_contents_fall_into_splits_by_eight_one_and_one_of_ten_and_always_the_same() -> None:
+    splits = Counter(split_of(str(n)) for n in range(5000))
+    assert splits["train"] / 5000 == pytest.approx(0.8, abs=0.03)
+    assert splits["val"] / 5000 == pytest.approx(0.1, abs=0.02)
+    assert splits["test"] / 5000 == pytest.approx(0.1, abs=0.02)
+    assert [split_of(content) for content in "aüfg"] == ["train", "train", "val", "train"]
 
 
 def test_two_tasks_with_one_id_are_refused_over_all_splits() -> None:

@@ -99,7 +99,9 @@ def test_scaling_the_advantage_changes_no_figure():
     rng = np.random.default_rng(0)
     truth, error = rng.normal(size=200), np.full(200, 0.1)
     advantage = truth + rng.normal(size=200)
-    one, ten = (compare("s", (a * advantage).tolist(), truth.tolist(), error.tolist(), 0.0) for a in (1.0, 10.0))
+    one, ten = (
+        compare("s", (a * advantage).tolist(), truth.tolist(), error.tolist(), 0.0) for a in (1.0, 10.0)
+    )
     assert one.pearson == pytest.approx(ten.pearson)
     assert one.deviation == pytest.approx(ten.deviation)
     assert one.bias == pytest.approx(ten.bias)

@@ -20,6 +20,7 @@ from turnwise.trainers.credit import (
     check,
     compute,
     credit_schemes,
+    critic_targets,
     memory,
     register_credit,
     spec,
@@ -131,8 +132,10 @@ def test_spec_describes_every_scheme(name):
     for key, parameter in scheme.params.items():
         assert parameter.allows(parameter.default), key
         assert f"{key}" in scheme.doc
-    signature = inspect.signature(scheme.function).parameters
-    assert [*signature] == ["batch", *scheme.params]
+    named = [*inspect.signature(scheme.function).parameters]
+    if scheme.memory is not None:
+        named += inspect.signature(scheme.memory).parameters
+    assert named == ["batch", *scheme.params]
 
 
 def test_all_trajectories_invalid_gives_zeros():
@@ -215,8 +218,22 @@ def test_a_scheme_that_returns_the_wrong_shape_or_nan_is_stopped(registry):
 
 def test_memory_takes_the_parameters_that_concern_it():
     assert memory("grpo") is None
-    with pytest.raises(UnknownParameter):
+    assert memory("rae", decay=0.5, gamma=0.9).decay == 0.5
+    with pytest.raises(UnknownParameter, match=r"'dacay'. Did you mean 'decay'"):
         memory("rae", dacay=0.5)
+    with pytest.raises(BadParameter, match="decay"):
+        memory("rae", decay=2.0)
+    batch = memory("rae").attach(toy(role=[0, 1]))
+    assert compute("rae", batch, decay=0.5).tolist() == compute("rae", batch).tolist()
+
+
+def test_critic_targets_take_the_parameters_of_compute_and_skip_invalid_trajectories():
+    batch = toy(values=[[0.5, 0.5], [0.5]], valid=[True, False])
+    targets = critic_targets("turn_gae", batch, gamma=1.0, lam=1.0, whitened=False)
+    assert targets.tolist() == [[1.0, 1.0], [0.0, 0.0]]
+    assert critic_targets("turn_gae", toy(values=[[0.5, 0.5], [0.5]], valid=[False, False])).abs().max() == 0
+    with pytest.raises(MissingInput, match="does not train a critic"):
+        critic_targets("grpo", batch)
 
 
 def test_spread_puts_a_turns_number_on_its_action_tokens_only():

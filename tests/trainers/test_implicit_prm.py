@@ -427,6 +427,22 @@ def test_the_order_of_learning_and_scoring():
     assert paid["before"].abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("options", [{}, {"lora_rank": 2}])
+def test_under_autocast_the_scores_are_of_the_updated_weights(options):
+    # Autocast keeps the weights that it has cast until it ends, whatever an optimizer does to them.
+    policy = model(0)
+    trajectories = play(policy, 8)
+    source = build("implicit_prm", lr=3e-2, **options)
+    with torch.autocast("cpu", torch.bfloat16):
+        source.update(trajectories, collate(trajectories), models(policy))
+        source.update(trajectories, collate(trajectories), models(policy))
+        inside = score(source, trajectories, models(policy))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert score(source, trajectories, models(policy)) == inside
+    plain = score(source, trajectories, models(policy))
+    assert [x for row in inside for x in row] == pytest.approx([x for row in plain for x in row], abs=0.05)
+
+
 def test_the_initial_model_as_reference_stays_what_it_was():
     policy = model(0)
     trajectories = play(policy, 8)

@@ -23,7 +23,13 @@ from turnwise.trainers.rewards import MissingNeed, Models, RewardPipeline, build
 from turnwise.trainers.rewards.beliefs import belief, beliefs, gains
 from turnwise.trainers.rewards.forced_answer import AnswerWriter, UnwritableAnswer
 from turnwise.trainers.rewards.leaks import context, guarded_context
-from turnwise.trainers.rewards.scoring import Probe, UnsupportedModel, forced_log_probs, packed_mask, refuse_windows
+from turnwise.trainers.rewards.scoring import (
+    Probe,
+    UnsupportedModel,
+    forced_log_probs,
+    packed_mask,
+    refuse_windows,
+)
 
 # Beliefs: hand sums.
 
@@ -87,7 +93,14 @@ def _model(kind, **changes):
     }
     family, settings = configs[kind]
     config = getattr(transformers, f"{family}Config")(
-        **{**settings, "initializer_range": 0.2, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0, **changes}
+        **{
+            **settings,
+            "initializer_range": 0.2,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "pad_token_id": 0,
+            **changes,
+        }
     )
     torch.manual_seed(0)
     name = {"GPT2": "GPT2LMHeadModel"}.get(family, f"{family}ForCausalLM")
@@ -164,6 +177,7 @@ def test_packed_equals_one_forward_per_checkpoint_with_eager_attention(padding):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile, in torch itself
 @pytest.mark.skipif(shutil.which("g++") is None, reason="FlexAttention on a CPU is compiled by g++")
 def test_flex_attention_equals_one_forward_per_checkpoint():
     model = _model("llama")
@@ -256,7 +270,10 @@ def test_a_sliding_window_is_refused_and_the_message_says_what_to_do(method):
     # What never leaves the window is the same as full attention.
     short = [c[:5] for c in contexts[3:]], probes[3:]
     torch.testing.assert_close(
-        _flat(forced_log_probs(model, *short, method=method)), _flat(_one_by_one(model, *short)), rtol=0, atol=1e-5
+        _flat(forced_log_probs(model, *short, method=method)),
+        _flat(_one_by_one(model, *short)),
+        rtol=0,
+        atol=1e-5,
     )
 
 
@@ -294,7 +311,7 @@ TEMPLATES = {
     ),
     "inst": (
         "<|bos|>{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]"
-        "{% elif m['role'] == 'assistant' %} {{ m['content'] }}<|im_end|>"
+        "{% elif m['role'] == 'assistant' %}{{ m['content'] }}<|im_end|>"
         "{% else %}{{ raise_exception('only user and assistant') }}{% endif %}{% endfor %}"
     ),
 }
@@ -422,7 +439,9 @@ def test_a_number_is_written_as_the_tool_takes_it():
     assert hermes.text[hermes.start : hermes.end] == "57"
 
 
-@pytest.mark.parametrize(("format", "written"), [("hermes", r"a \"b\" c"), ("python", "'a \"b\" c'"), ("bracket", 'a "b" c')])
+@pytest.mark.parametrize(
+    ("format", "written"), [("hermes", r"a \"b\" c"), ("python", "'a \"b\" c'"), ("bracket", 'a "b" c')]
+)
 def test_an_answer_with_quotes_is_found_as_it_is_written(format, written):
     forced = AnswerWriter(Quiz(format=format), _tokenizer()).text('a "b" c')
     assert forced.text[forced.start : forced.end] in (written, written.strip("'"))
@@ -523,7 +542,16 @@ def _played(env, tokenizer, actions, task="paris", seed=0):
         messages = [*messages, {"role": "assistant", "content": action}, answer]
         observation = after
     return Trajectory(
-        "Quiz", task, "train", seed, "terminated", 1.0, True, turns, reference=env.reference(), final_observation=after
+        "Quiz",
+        task,
+        "train",
+        seed,
+        "terminated",
+        1.0,
+        True,
+        turns,
+        reference=env.reference(),
+        final_observation=after,
     )
 
 
@@ -637,15 +665,18 @@ def test_gains_do_not_depend_on_the_company():
 
 
 class Copier(torch.nn.Module):
-    """A policy that believes in what it has read: the logit of a token is how often it stands in the context."""
+    """A policy that believes in the words it has read, in whatever case: logit 5 for those, 0 for everything else."""
 
-    def __init__(self, vocabulary):
+    def __init__(self, tokenizer):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.embedding = torch.nn.Embedding(vocabulary, 1)
-        self.config = transformers.Qwen3Config(vocab_size=vocabulary, max_position_embeddings=4096)
+        self.embedding = torch.nn.Embedding(len(tokenizer), 1)
+        self.config = transformers.Qwen3Config(vocab_size=len(tokenizer), max_position_embeddings=4096)
         self.config._attn_implementation = "eager"
         self.device, self.dtype = torch.device("cpu"), torch.float32
+        words = [tokenizer.decode([i]).strip().lower() for i in range(len(tokenizer))]
+        known = {w: n for n, w in enumerate(["paris", "lyon"], 1)}
+        self.word = torch.tensor([known.get(w, 0) for w in words])
 
     def get_output_embeddings(self):
         return None
@@ -654,19 +685,28 @@ class Copier(torch.nn.Module):
         return self.embedding
 
     def forward(self, input_ids, **_):
+        read = F.one_hot(self.word[input_ids], 3).cumsum(1).clamp(max=1)  # (r, l, word)
+        logits = 5.0 * read[:, :, self.word] * (self.word > 0)
+        return transformers.modeling_outputs.CausalLMOutput(logits=logits)
+
+
+class Counter(Copier):
+    """Counts every token before it, whatever the mask says."""
+
+    def forward(self, input_ids, **_):
         counts = F.one_hot(input_ids, self.embedding.num_embeddings).cumsum(1).float()
         return transformers.modeling_outputs.CausalLMOutput(logits=counts)
 
 
 def _one_token_answers():
-    return _tokenizer(words=["Paris", "Lyon", "paris", " Paris", " Lyon", " paris"])
+    return _tokenizer(words=[" Paris", " Lyon", " paris", "Paris", "Lyon", "paris"])
 
 
 def _gain(action, *, guard, env=None):
     env = env or Quiz(format="bracket")
     tokenizer = _one_token_answers()
     source = build("info_gain", method="plain", guard=guard)
-    models = _models(env, tokenizer, Copier(len(tokenizer)))
+    models = _models(env, tokenizer, Copier(tokenizer))
     trajectory = _played(env, tokenizer, [action, "answer[Lyon]"])
     return _score(source, [trajectory], models)[0][0], source
 
@@ -683,11 +723,10 @@ def _gain(action, *, guard, env=None):
     ],
 )
 def test_an_agent_that_asks_for_the_reference_gains_nothing(action):
-    innocent, _ = _gain("search[Lyon]", guard=True)
     unguarded, _ = _gain(action, guard=False)
     guarded, source = _gain(action, guard=True)
-    assert unguarded > innocent + 0.5  # the hack would pay: the copier has now read the answer
-    assert guarded <= innocent + 0.05
+    assert unguarded > 3.0  # the hack would pay: the copier has now read the answer
+    assert guarded == 0.0
     assert source.counters["leaks"] == 1
 
 
@@ -755,6 +794,20 @@ def test_an_answer_inside_another_word_is_no_leak():
     chat = ChatTokenizer(tokenizer)
     asker = _played(env, tokenizer, ["search[Parisian bread]", "answer[Lyon]"])
     assert guarded_context(asker, ["Paris"], chat.text) == context(asker)
+
+
+@pytest.mark.parametrize(
+    ("answer", "query"),
+    [('the "City"', 'the "City"'), ("東京", "日本の東京です"), ("new  york", "in New York.")],
+)
+def test_a_leak_is_found_whatever_its_quotes_script_and_space(answer, query):
+    env, tokenizer = Quiz(format="hermes"), _tokenizer()
+    chat = ChatTokenizer(tokenizer)
+    asker = _played(env, tokenizer, [env.write(tw.Call("search", {"query": query})), "x"])
+    guarded = guarded_context(asker, [answer], chat.text)
+    assert guarded.leaks == 1
+    said = chat.text(guarded.tokens).lower()
+    assert not any(word in said for word in answer.lower().split() if word not in ("the",))
 
 
 def test_characters_of_several_tokens_are_removed_whole():
@@ -833,8 +886,8 @@ def test_check_refuses_a_sliding_window_shorter_than_the_context():
 
 def test_check_refuses_a_model_that_does_not_follow_masks():
     env, tokenizer = Quiz(format="bracket"), _tokenizer()
-    with pytest.raises(UnsupportedModel, match="Copier.*method=plain"):
-        build("info_gain").check(_models(env, tokenizer, Copier(len(tokenizer))))
+    with pytest.raises(UnsupportedModel, match=r"Counter.*method=plain"):
+        build("info_gain").check(_models(env, tokenizer, Counter(tokenizer)))
 
 
 def test_check_refuses_answers_that_the_tool_cannot_take():

@@ -82,7 +82,13 @@ def finished(tmp_path_factory, cache):
 
 def test_a_run_folder_has_everything_that_the_documentation_names(finished):
     run, summary, _ = finished
-    assert {p.name for p in run.iterdir()} == {"config.yaml", "metrics.jsonl", "checkpoints", "trajectories", "summary.json"}
+    assert {p.name for p in run.iterdir()} == {
+        "config.yaml",
+        "metrics.jsonl",
+        "checkpoints",
+        "trajectories",
+        "summary.json",
+    }
     assert json.loads((run / "summary.json").read_text()) == summary
     assert [m["step"] for m in metrics(run)] == [1, 2, 3, 4, 5, 6]
     saved = list(tw.read_trajectories(run / "trajectories" / "step-2.jsonl"))
@@ -114,7 +120,9 @@ def test_only_the_newest_checkpoints_are_kept(finished):
 
 def test_a_checkpoint_is_a_hugging_face_folder_that_an_agent_plays_from(finished):
     run, summary, _ = finished
-    agent = tw.agents.LocalAgent.from_pretrained(str(run / "checkpoints" / "step-6"), temperature=1.0, max_new_tokens=16)
+    agent = tw.agents.LocalAgent.from_pretrained(
+        str(run / "checkpoints" / "step-6"), temperature=1.0, max_new_tokens=16
+    )
     env = tw.make("HigherLower-v1", high=7, max_turns=4, format="bracket", system_prompt=False)
     again = env.rollout(agent, 16, split="test", seed=0)
     assert again.invalid_share < 0.5
@@ -152,7 +160,9 @@ module.train(config)
 def test_a_run_that_is_killed_in_step_4_ends_with_the_weights_of_one_that_was_not(finished, tmp_path):
     run, summary, _ = finished
     other = tmp_path / "killed"
-    killed = subprocess.run([sys.executable, "-c", KILLED, config(other).model_dump_json()], capture_output=True)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, config(other).model_dump_json()], capture_output=True
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert [m["step"] for m in metrics(other)] == [1, 2, 3]
 
@@ -173,7 +183,7 @@ def test_a_corrupt_checkpoint_is_passed_over_for_the_last_whole_one(tmp_path):
     file = run / "checkpoints" / "step-2" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     assert checkpoint.latest(run / "checkpoints") == run / "checkpoints" / "step-1"
-    with pytest.raises(checkpoint.CheckpointError, match="corrupt: model.safetensors should have"):
+    with pytest.raises(checkpoint.CheckpointError, match=r"corrupt: model\.safetensors should have"):
         checkpoint.load_state(run / "checkpoints" / "step-2")
     said: list[str] = []
     train(TrainConfig(resume=str(run)), say=said.append)
@@ -186,7 +196,9 @@ def test_a_full_disk_leaves_the_last_good_checkpoint_and_says_how_to_go_on(tmp_p
     before = {p: p.stat().st_size for p in (tmp_path / "step-1").iterdir()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # as a full disk: writing more fails with an OSError
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (20_000, hard)
+    )  # as a full disk: writing more fails with an OSError
     try:
         with pytest.raises(checkpoint.CheckpointError, match=r"step 2 could not be written.*step-1.*resume="):
             checkpoint.save(tmp_path, 2, model, tokenizer, state, keep=2)
@@ -288,7 +300,10 @@ def test_a_run_with_a_critic_resumes_bit_for_bit(tmp_path):
 
 def test_lora_trains_the_adapters_alone_and_its_checkpoint_plays(tmp_path):
     run = tmp_path / "run"
-    train(config(run, model={**SMALL["model"], "lora_rank": 4}, trainer__steps=2, trainer__eval_episodes=4), say=str)
+    train(
+        config(run, model={**SMALL["model"], "lora_rank": 4}, trainer__steps=2, trainer__eval_episodes=4),
+        say=str,
+    )
     folder = run / "checkpoints" / "step-2"
     assert (folder / "adapter_model.safetensors").exists()
     agent = tw.agents.LocalAgent.from_pretrained(str(folder), max_new_tokens=16)

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from turnwise.configs.schema import LossSection
+from turnwise.trainers.local import policy
 from turnwise.trainers.local.policy import token_log_probs
 from turnwise.trainers.local.update import TokenBatch, log_probs_of, micro_batches, update
 from turnwise.trainers.losses import weights
@@ -306,6 +307,17 @@ def test_an_entropy_is_right_where_tokens_are_impossible():
     log_probs, entropy = token_log_probs(Certain(), tokens, torch.tensor([[False, True]]), entropy=True)
     assert log_probs[0].tolist() == pytest.approx([0, -math.log(2)])
     assert entropy[0].tolist() == pytest.approx([0, math.log(2)])
+
+
+def test_an_entropy_in_pieces_is_the_same_and_has_a_gradient_only_on_request(monkeypatch):
+    model = Toy()
+    tokens, mask, _ = rows_of(3)
+    _, whole = token_log_probs(model, tokens, mask, entropy=True, entropy_gradient=True)
+    monkeypatch.setattr(policy, "_PIECE", 3 * VOCABULARY)
+    _, pieces = token_log_probs(model, tokens, mask, entropy=True)
+    torch.testing.assert_close(pieces, whole)
+    assert whole.requires_grad
+    assert not pieces.requires_grad
 
 
 def test_nothing_to_predict_gives_zeros():

@@ -28,7 +28,7 @@ class RoleBaselines:
             initial 0; ours. The released code starts at 0 and needs about 60 episodes to forget it.
     """
 
-    def __init__(self, decay: float = 0.95, bias_correction: bool = True):
+    def __init__(self, *, decay: Discount = 0.95, bias_correction: bool = True):
         if not 0 <= decay < 1:
             raise ValueError(f"decay is {decay}; it must lie in [0, 1).")
         self.decay = decay
@@ -89,6 +89,10 @@ def rae(batch: TurnBatch, *, gamma: Discount = 1.0) -> Tensor:
     Args:
         batch: reads `outcome` and `extra["rae_baseline"]`; one trajectory is one player's view of a game.
         gamma: discount by the turns left; 1 in the paper.
+
+    Its memory takes two parameters more:
+        decay: how slowly the baselines move; 0.95 in the paper.
+        bias_correction: whether they forget their initial 0 at once; ours.
 
     Returns:
         [B, K], in units of reward. With equal baselines the players of a zero-sum game get opposite numbers; a constant

@@ -198,7 +198,7 @@ class CreditSpec:
     scope: Scope
     baseline: Baseline
     shift_invariant: bool
-    memory: Callable[..., Memory] | None
+    memory: type[Memory] | None
     targets: Callable[..., Tensor] | None
     params: Mapping[str, Parameter]
 
@@ -227,7 +227,7 @@ def register_credit(
     scope: Scope = "group",
     baseline: Baseline = "group",
     shift_invariant: bool = False,
-    memory: Callable[..., Memory] | None = None,
+    memory: type[Memory] | None = None,
     targets: Callable[..., Tensor] | None = None,
 ) -> Callable[[CreditFunction], CreditFunction]:
     """Register a credit function under a name; the arguments are those of `CreditSpec`.
@@ -243,7 +243,8 @@ def register_credit(
     def register(function: CreditFunction) -> CreditFunction:
         if name in _SCHEMES:
             raise CreditExists(name)
-        params = MappingProxyType(_parameters(function))
+        found = _parameters(function) | (_parameters(memory.__init__) if memory else {})
+        params = MappingProxyType(found)
         _SCHEMES[name] = CreditSpec(
             name, function, needs, needs_for, level, scope, baseline, shift_invariant, memory, targets, params
         )  # fmt: skip
@@ -339,7 +340,7 @@ def compute(name: str, batch: TurnBatch, **params: Any) -> Tensor:
     dtype = batch.rewards.dtype if batch.rewards.dtype == torch.float64 else torch.float32
     if not bool(batch.valid.any()):
         return torch.zeros(cells.shape, dtype=dtype, device=cells.device)
-    result = scheme.function(_prepared(batch), **params)
+    result = scheme.function(_prepared(batch), **_wanted(scheme.function, params))
     return _restored(result, batch, cells, scheme, dtype)
 
 
@@ -360,6 +361,8 @@ def critic_targets(name: str, batch: TurnBatch, **params: Any) -> Tensor:
             name, "targets", "it does not train a critic; register the scheme with `targets=`."
         )
     cells = batch.live if scheme.level == "turn" else _live_tokens(batch)
+    if not bool(batch.valid.any()):
+        return torch.zeros(cells.shape, device=cells.device)
     result = scheme.targets(_prepared(batch), **_wanted(scheme.targets, params))
     return _restored(result, batch, cells, scheme, torch.float32)
 

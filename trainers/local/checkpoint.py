@@ -103,7 +103,9 @@ def verify(path: Path) -> None:
     try:
         listed = json.loads((path / "complete.json").read_text())["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a whole checkpoint: complete.json cannot be read ({error})") from error
+        raise CheckpointError(
+            f"{path} is not a whole checkpoint: complete.json cannot be read ({error})"
+        ) from error
     for name, size in listed.items():
         file = path / name
         found = file.stat().st_size if file.is_file() else None
@@ -124,6 +126,8 @@ def load_state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path / STATE_FILE, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(f"{path / STATE_FILE} cannot be read: {error}; use an earlier checkpoint") from error
+        raise CheckpointError(
+            f"{path / STATE_FILE} cannot be read: {error}; use an earlier checkpoint"
+        ) from error
     assert isinstance(state, dict)
     return state

@@ -70,7 +70,9 @@ class Critic:
 
     def attach(self, batch: TurnBatch, trajectories: list[Trajectory]) -> TurnBatch:
         """The batch with `values` [B, K], `last_value` [B] and `token_values` [R, L] of the current critic."""
-        assert batch.tokens is not None and batch.action_mask is not None and batch.row_to_trajectory is not None
+        assert (
+            batch.tokens is not None and batch.action_mask is not None and batch.row_to_trajectory is not None
+        )
         rows, lengths = self._with_endings(batch, trajectories)
         with torch.no_grad():
             after = self._forward(rows, lengths)  # value of the state after each token, (R, L')
@@ -85,14 +87,18 @@ class Critic:
         last[batch.terminated] = 0.0
         return batch.unchecked(values=values, last_value=last, token_values=token_values)
 
-    def update(self, batch: TurnBatch, returns: Tensor, *, level: str, epochs: int, max_grad_norm: float) -> dict[str, float]:
+    def update(
+        self, batch: TurnBatch, returns: Tensor, *, level: str, epochs: int, max_grad_norm: float
+    ) -> dict[str, float]:
         """Regress the values on the returns: [B, K] at the state before each turn, or [R, L] at each action token.
 
         Returns:
             value_loss (mean squared error before the first step), value_explained (share of the variance of the
             returns that the values explained, 1 is exact), value_mean, critic_gradient_norm.
         """
-        assert batch.tokens is not None and batch.action_mask is not None and batch.row_to_trajectory is not None
+        assert (
+            batch.tokens is not None and batch.action_mask is not None and batch.row_to_trajectory is not None
+        )
         if level == "token":
             row, column = batch.action_mask.nonzero(as_tuple=True)
             wanted = returns[row, column].float()
@@ -160,7 +166,9 @@ class Critic:
             answer = {"role": role, "content": t.final_observation}
             endings.append(self._chat.append(before, [answer], t.turns[-1].action_ids))
         counts = [
-            sum(len(u.prompt_ids) + len(u.action_ids) for u in trajectories[i].turns) if bool(batch.valid[i]) else 0
+            sum(len(u.prompt_ids) + len(u.action_ids) for u in trajectories[i].turns)
+            if bool(batch.valid[i])
+            else 0
             for i in batch.row_to_trajectory.tolist()
         ]
         lengths = torch.tensor([n + len(e) for n, e in zip(counts, endings, strict=True)])
@@ -175,5 +183,7 @@ class Critic:
         live = torch.arange(rows.shape[1]) < lengths[:, None]
         values = torch.zeros(rows.shape)
         for part, width in micro_batches(live, live.any(1), self._budget):
-            values[part, :width] = self.model(input_ids=rows[part, :width].to(self._device)).logits[..., 0].float().cpu()
+            values[part, :width] = (
+                self.model(input_ids=rows[part, :width].to(self._device)).logits[..., 0].float().cpu()
+            )
         return values

@@ -38,7 +38,9 @@ def find(config: ModelSection, env: TurnEnv, *, seed: int, say: Callable[[str], 
     return config.path
 
 
-def load(source: str, config: ModelSection, *, device: torch.device, seed: int, resume: Path | None = None) -> tuple[Any, Any]:
+def load(
+    source: str, config: ModelSection, *, device: torch.device, seed: int, resume: Path | None = None
+) -> tuple[Any, Any]:
     """Model and tokenizer, in float32, with LoRA adapters where configured.
 
     Args:

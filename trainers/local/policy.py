@@ -24,6 +24,7 @@ def token_log_probs(
     *,
     temperature: float = 1.0,
     entropy: bool = False,
+    entropy_gradient: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probability, and on request entropy, of the model's distribution at each action token.
 
@@ -38,6 +39,8 @@ def token_log_probs(
         action_mask: [r, l] bool; true where the agent sampled the token. Never in column 0, which nothing predicts.
         temperature: divides the logits, as it did while sampling; positive.
         entropy: whether to compute the entropies too.
+        entropy_gradient: whether they are differentiable, which takes twice the memory of the logits; without it
+            they cost next to none.
 
     Returns:
         log_probs: [r, l], nats; entry m is log p(token m | tokens before m), and 0 where the mask is false.
@@ -67,7 +70,17 @@ def token_log_probs(
     log_probs = empty.index_copy(0, positions, chosen).view(tokens.shape)
     if not entropy:
         return log_probs, None
-    return log_probs, empty.index_copy(0, positions, _entropy(log_p)).view(tokens.shape)
+    if entropy_gradient:
+        entropies = _entropy(log_p)
+    else:
+        with torch.no_grad():  # a piece at a time, so that the products need little memory
+            piece = max(1, _PIECE // log_p.shape[1])
+            entropies = torch.cat([_entropy(part) for part in log_p.split(piece)])
+    return log_probs, empty.index_copy(0, positions, entropies).view(tokens.shape)
+
+
+_PIECE = 2**22
+"""Numbers worked on at a time where no gradient is needed."""
 
 
 def _entropy(log_p: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from ...envs import Trajectory, TurnEnv
 from ...envs.errors import UsageError
 from .policy import token_log_probs
 
-SIZES = {"xs": (64, 2, 1), "s": (128, 2, 2), "m": (192, 4, 3)}
+SIZES = {"xs": (64, 2, 1), "s": (64, 3, 2), "m": (192, 4, 3)}
 """Hidden size, layers and heads. Heads are 64 wide and the vocabulary is the tokenizer's, so that vLLM takes the model."""
 
 CHAT_TEMPLATE = (
@@ -63,10 +63,16 @@ def tiny(env: TurnEnv, config: ModelSection, *, seed: int, say: Callable[[str], 
     if failed:
         raise UsageError(f"{len(failed)} of {episodes} demonstrations failed; the first: {failed[0]}")
     key = hashlib.blake2b(digest_size=12)
-    key.update(json.dumps([__version__, torch.__version__, config.size, warm_up.model_dump(), seed, CHAT_TEMPLATE]).encode())
+    key.update(
+        json.dumps(
+            [__version__, torch.__version__, config.size, warm_up.model_dump(), seed, CHAT_TEMPLATE]
+        ).encode()
+    )
     key.update(json.dumps([SIZES[config.size], config.max_context, env.observation_role]).encode())
     for t in demonstrations:
-        key.update(json.dumps([t.system, t.final_observation, [(u.observation, u.action) for u in t.turns]]).encode())
+        key.update(
+            json.dumps([t.system, t.final_observation, [(u.observation, u.action) for u in t.turns]]).encode()
+        )
     folder = _cache() / f"{env.env_id}-{config.size}-{key.hexdigest()}"
     if folder.is_dir():
         say(f"tiny model from the cache: {folder}")
@@ -99,7 +105,10 @@ def _tokenizer(env: TurnEnv, demonstrations: Sequence[Trajectory]) -> PreTrained
     """A byte-level BPE over the texts of the environment, so that it writes any text and its own in few tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(_PIECES), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     texts = [text for t in demonstrations for u in t.turns for text in (u.observation, u.action)]
@@ -163,7 +172,9 @@ def _imitate(
     warm_up = config.warm_up
     steps = warm_up.epochs * -(-len(rows) // warm_up.batch)
     optimizer = torch.optim.AdamW(model.parameters(), lr=warm_up.lr, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, warm_up.lr or 1.0, total_steps=steps + 1, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, warm_up.lr or 1.0, total_steps=steps + 1, pct_start=0.1
+    )
     order = torch.Generator().manual_seed(seed)
     total = torch.tensor(0.0)
     model.train()
@@ -171,9 +182,7 @@ def _imitate(
         total.zero_()
         # Rows of like length share a batch, so that little is padding; the batches come in random order.
         shuffled = torch.randperm(len(rows), generator=order).tolist()
-        batches = [
-            shuffled[i : i + warm_up.batch * 8] for i in range(0, len(rows), warm_up.batch * 8)
-        ]
+        batches = [shuffled[i : i + warm_up.batch * 8] for i in range(0, len(rows), warm_up.batch * 8)]
         picked = [
             chunk[i : i + warm_up.batch]
             for chunk in (sorted(c, key=lambda r: len(rows[r])) for c in batches)
@@ -194,7 +203,9 @@ def _imitate(
             optimizer.step()
             schedule.step()
             total += loss.detach() * len(picked[b]) / len(rows)
-        say(f"warm-up on {len(rows)} demonstrations: epoch {epoch + 1} of {warm_up.epochs}, loss {total.item():.4f}")
+        say(
+            f"warm-up on {len(rows)} demonstrations: epoch {epoch + 1} of {warm_up.epochs}, loss {total.item():.4f}"
+        )
 
 
 def _tokens(

@@ -22,7 +22,7 @@ from ...agents.local import LocalAgent
 from ...configs.schema import TrainConfig
 from ...envs import Job, RolloutResult, TurnEnv, make, write_trajectories
 from ...envs.errors import UsageError
-from ...envs.rollout import agent_seed, collect, make_jobs, run_async, wilson
+from ...envs.rollout import agent_seed, collect, make_jobs, run_async
 from .. import credit, run_folder
 from ..batch import TurnBatch
 from ..collate import collate
@@ -63,7 +63,11 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
     credit.check(config.credit.name, config.credit.parameters, AVAILABLE | rewards.provides)
     env = make(
         config.env.id,
-        **{"format": config.format.name, "system_prompt": config.format.system_prompt, **config.env.parameters},
+        **{
+            "format": config.format.name,
+            "system_prompt": config.format.system_prompt,
+            **config.env.parameters,
+        },
     )
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
@@ -294,7 +298,12 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
                         checkpoints, step, model, tokenizer, saved, config.trainer.keep_checkpoints, extra
                     )
 
-            metrics |= _rollout_metrics(rollout) | paid.metrics | critic_metrics | _credit_metrics(batch, advantage, scheme.level)
+            metrics |= (
+                _rollout_metrics(rollout)
+                | paid.metrics
+                | critic_metrics
+                | _credit_metrics(batch, advantage, scheme.level)
+            )
             metrics |= clock.metrics(rollout)
             for logger in loggers:
                 logger.log(step, metrics)
@@ -348,9 +357,7 @@ def _jobs(config: TrainConfig, step: int) -> list[Job]:
 def _evaluate(env: TurnEnv, student: LocalAgent, config: TrainConfig, split: str) -> RolloutResult:
     """Play the fixed panel of a split: the same tasks whatever the seed of the run."""
     jobs = make_jobs(env, config.trainer.eval_episodes, seed=0, split=split, tasks=None, group_size=1)
-    return run_async(
-        collect(env, student, jobs, seed=config.seed, concurrency=config.trainer.concurrency)
-    )
+    return run_async(collect(env, student, jobs, seed=config.seed, concurrency=config.trainer.concurrency))
 
 
 def _rows_in_loss(batch: TurnBatch, mask_truncated: bool) -> torch.Tensor:

@@ -150,7 +150,12 @@ def update(
             part = minibatch.rows(rows, width)
             with _autocast(part.tokens.device, autocast):
                 log_probs, entropy = token_log_probs(
-                    model, part.tokens, part.action_mask, temperature=temperature, entropy=True
+                    model,
+                    part.tokens,
+                    part.action_mask,
+                    temperature=temperature,
+                    entropy=True,
+                    entropy_gradient=bool(loss.entropy_coefficient),
                 )
             assert entropy is not None
             total = _loss(part, share[rows, :width], log_probs, entropy, loss, tally, first=not norms)

@@ -218,8 +218,9 @@ class ImplicitPRM(RewardSource):
         self._winner_above, self._reference, self._mean = winner_above, reference, mean_per_token
         self._start, self._rank, self._alpha = model, lora_rank, lora_alpha
         self._lr, self._max_grad_norm, self._epochs = lr, max_grad_norm, epochs
-        needs: set[Need] = {"tokens", "second_model"} | ({"policy"} if model is None else set())
-        self.needs = frozenset(needs)
+        self.needs: frozenset[Need] = frozenset({"tokens", "second_model"})
+        if model is None:
+            self.needs |= {"policy"}
         self.learns: Learns = update
         self._learner: _SecondModel | _Adapters | None = None
         self._optimizer: torch.optim.AdamW | None = None
@@ -340,13 +341,15 @@ class ImplicitPRM(RewardSource):
 
     def _log_probs(self, model: Any, batch: TurnBatch, models: Models) -> Tensor:
         assert batch.tokens is not None and batch.action_mask is not None
-        return log_probs_of(
-            model,
-            batch.tokens,
-            batch.action_mask,
-            temperature=models.temperature,
-            token_budget=models.token_budget,
-        )
+        with _autocast(next(model.parameters()).device):
+            log_probs: Tensor = log_probs_of(
+                model,
+                batch.tokens,
+                batch.action_mask,
+                temperature=models.temperature,
+                token_budget=models.token_budget,
+            )
+        return log_probs
 
     def _reference_of(self, batch: TurnBatch, models: Models) -> Tensor:
         assert batch.log_probs is not None
@@ -465,12 +468,17 @@ def accumulate_gradient(
     def log_ratio_sums(parts: Sequence[tuple[Tensor, int]]) -> Tensor:
         total = torch.zeros_like(sums)
         for rows, width in parts:
-            log_probs, _ = token_log_probs(
-                model, tokens[rows, :width], mask[rows, :width], temperature=temperature
-            )
+            with _autocast(device):
+                log_probs, _ = token_log_probs(
+                    model, tokens[rows, :width], mask[rows, :width], temperature=temperature
+                )
             ratios = log_probs - reference[rows, :width]
             total = total.index_add(0, owner[rows], ratios.sum(1, dtype=torch.float64))
         return total
+
+    def backward(total: Tensor) -> None:
+        with torch.autocast(device.type, enabled=False):
+            total.backward(inputs=list(weights))
 
     for rows, fits in _chunks(mask, unit[owner], token_budget):
         parts = micro_batches(mask, rows, token_budget)
@@ -481,12 +489,21 @@ def accumulate_gradient(
         sums += summed.detach()
         share, coefficients = objective(summed.detach(), members)
         loss += share.item()
+        for part in [] if fits else parts:
+            backward((log_ratio_sums([part]) * coefficients).sum())
         if fits:
-            (summed * coefficients).sum().backward(inputs=list(weights))
-        else:
-            for part in parts:
-                (log_ratio_sums([part]) * coefficients).sum().backward(inputs=list(weights))
+            backward((summed * coefficients).sum())
     return loss, sums.cpu()
+
+
+def _autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """The caller's autocast without its cache, which would go on with the weights of before an optimizer step."""
+    return torch.autocast(
+        device.type,
+        dtype=torch.get_autocast_dtype(device.type),
+        enabled=torch.is_autocast_enabled(device.type),
+        cache_enabled=False,
+    )
 
 
 def _chunks(mask: Tensor, unit: Tensor, token_budget: int) -> Iterator[tuple[Tensor, bool]]:

@@ -9,7 +9,7 @@ import torch
 
 from ...envs import Trajectory
 from .beliefs import Aliases, Definition, beliefs, gains
-from .forced_answer import AnswerWriter, ForcedAnswer
+from .forced_answer import AnswerWriter
 from .leaks import Context, context, guarded_context
 from .registry import Models, Need, RewardError, RewardSource, Scores, register_reward
 from .scoring import (
@@ -208,5 +208,3 @@ def _positions(model: Any) -> int | None:
 def _flat(values: Sequence[Sequence[Sequence[float]]]) -> list[float]:
     return [v for episode in values for probe in episode for v in probe]
 
-
-__all__ = ["ForcedAnswer", "InfoGain"]

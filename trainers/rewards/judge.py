@@ -8,7 +8,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
@@ -325,7 +326,9 @@ class Judge(RewardSource):
         calls, tokens = self._client.calls, self._client.tokens
         rubric = self._rubric(models)
         async with self._client.session():
-            scores = await asyncio.gather(*(self._judge(t, t.system or models.env.rules, rubric) for t in trajectories))
+            scores = await asyncio.gather(
+                *(self._judge(t, t.system or models.env.rules, rubric) for t in trajectories)
+            )
         self.counters["calls"] += self._client.calls - calls
         self.counters["tokens"] += self._client.tokens - tokens
         self.counters.update(self._client.counters)
@@ -362,12 +365,10 @@ class Judge(RewardSource):
             for sample in range(self._votes)
         ]
         if rubric is None:
-            verdicts = await self._ask(asked, lambda text, nonce: read_verdicts(text, nonce, len(t.turns)))
+            verdicts = await self._ask(asked, partial(read_verdicts, turns=len(t.turns)))
             judged = [-float(wrong) for wrong in vote_wrong(verdicts, self._vote)] if verdicts else None
         else:
-            scores = await self._ask(
-                asked, lambda text, nonce: read_scores(text, nonce, len(t.turns), len(rubric))
-            )
+            scores = await self._ask(asked, partial(read_scores, turns=len(t.turns), criteria=len(rubric)))
             judged = vote_scores(scores, list(rubric.values()), self._vote) if scores else None
         if judged is None:
             self.counters["unjudged"] += 1
@@ -375,11 +376,11 @@ class Judge(RewardSource):
         least = -1.0 if rubric is None else 0.0
         return [least if turn.invalid else value for turn, value in zip(t.turns, judged, strict=True)]
 
-    async def _ask(self, asked: Sequence[tuple[list[Message], str]], read: Any) -> list[Any]:
+    async def _ask(self, asked: Sequence[tuple[list[Message], str]], read: Callable[..., T]) -> list[T]:
         """The well-formed votes, where they are enough; else none."""
         answers = await asyncio.gather(
             *(
-                self._client.ask(messages, lambda text, nonce=nonce: read(text, nonce), sample=sample)
+                self._client.ask(messages, partial(read, nonce=nonce), sample=sample)
                 for sample, (messages, nonce) in enumerate(asked)
             ),
             return_exceptions=True,

@@ -14,7 +14,9 @@ without such a query are scored as they are.
 
 from __future__ import annotations
 
+import json
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -58,7 +60,8 @@ def guarded_context(
             only found as a whole word.
         text: decodes token ids.
     """
-    found = _pattern(answers, words=True)
+    # In a JSON call an answer stands with its quotes escaped.
+    found = _pattern([*answers, *(json.dumps(a, ensure_ascii=False)[1:-1] for a in answers)], words=True)
     queries: list[str] = []
     tokens: list[int] = []
     ends: list[int] = []
@@ -95,8 +98,16 @@ def _pattern(texts: Sequence[str], *, words: bool) -> re.Pattern[str] | None:
     given = sorted({t for t in (" ".join(text.split()) for text in texts) if t}, key=len, reverse=True)
     if not given:
         return None
-    either = "|".join(r"\s+".join(map(re.escape, t.split())) for t in given)
-    return re.compile(rf"(?<!\w)(?:{either})(?!\w)" if words else either, re.IGNORECASE)
+    found = []
+    for t in given:
+        body = r"\s+".join(map(re.escape, t.split()))
+        found.append(_border(t[0], "(?<!\\w)") + body + _border(t[-1], "(?!\\w)") if words else body)
+    return re.compile("|".join(found), re.IGNORECASE)
+
+
+def _border(character: str, assertion: str) -> str:
+    """The assertion that a word ends beside this character; none in scripts that put no space between words."""
+    return "" if unicodedata.east_asian_width(character) in "WF" else assertion
 
 
 def _without(

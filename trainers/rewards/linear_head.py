@@ -30,7 +30,10 @@ class LinearHead:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """[n] from [n, H]."""
-        number: Tensor = self._made(hidden.shape[1])[0](hidden)
+        layer, _ = self._made(hidden.shape[1])
+        # A caller's autocast would round, and go on with the weights of before an optimizer step.
+        with torch.autocast(hidden.device.type, enabled=False):
+            number: Tensor = layer(hidden)
         return number[:, 0]
 
     def fit(self, hidden: Tensor, loss: Callable[[Tensor], Tensor]) -> dict[str, float]:
@@ -40,7 +43,7 @@ class LinearHead:
         for _ in range(self._epochs):
             value = loss(self(hidden))
             optimizer.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             optimizer.step()
             losses.append(value.item())
         with torch.no_grad():

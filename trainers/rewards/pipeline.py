@@ -31,7 +31,6 @@ import torch
 from torch import Tensor
 
 from ...envs import Trajectory
-from ...envs.errors import UsageError
 from ...envs.rollout import agent_seed
 from ..batch import TurnBatch
 from ..credit.registry import Interval, Parameter
@@ -290,7 +289,7 @@ class RewardPipeline:
         extra = dict(batch.extra)
         for entry in self.entries:
             x, known = scored[entry.name]
-            known = known & batch.valid[:, None]
+            known = known & batch.valid[:, None].cpu()
             if entry.alters:
                 _write(trajectories, f"{entry.name}/normalised", normalised[entry.name], known)
             if not entry.source.outcome:
@@ -558,5 +557,3 @@ def correlation(x: Tensor, y: Tensor) -> float | None:
     # Rounding leaves about 1e-16 of a constant's size.
     return float(x @ y) / size if size > 1e-12 else None
 
-
-__all__ = ["SETTINGS", "Entry", "RewardPipeline", "Rewarded", "UsageError", "correlation"]
