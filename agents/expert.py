@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..envs.agent import Conversation, Reply
+from ..envs.core import TurnEnv
 from ..envs.errors import UsageError
 from .random import turn_rng
 
@@ -25,15 +26,17 @@ class ExpertAgent:
         self.noise = noise
 
     async def act(self, conversation: Conversation) -> Reply:
-        """The expert's action, or with probability `noise` a random one."""
+        """The expert's action; a random one with probability `noise`, and where the expert gives up on a state."""
         env = conversation.env
         if self.noise:
             rng = turn_rng(conversation)
             if rng.random() < self.noise:
                 return Reply(env.sample_action(rng))
         call = env.expert()
-        if call is None:
+        if call is not None:
+            return Reply(env.write(call))
+        if type(env).expert is TurnEnv.expert:
             raise UsageError(
-                f"{env.env_id} has no expert in this state; define expert() in {type(env).__name__}, or use another agent"
+                f"{env.env_id} has no expert; define expert() in {type(env).__name__}, or use another agent"
             )
-        return Reply(env.write(call))
+        return Reply(env.sample_action(turn_rng(conversation)))  # it gave up on this state

@@ -38,7 +38,7 @@ def main():
     loops = load_loops()
     rows = []
     for name in args.only or credit_schemes():
-        rows.append(measure(name, batch, case, loops[name], args.repeats, args.loops))
+        rows.append(measure(name, batch, case, loops[name], args))
         print_row(rows[-1], header=len(rows) == 1)
     print(
         f"\nbuilding the batch: {building:.0f} ms; {batch.turn_mask.sum()} turns, {batch.action_mask.sum()} action tokens,"
@@ -65,6 +65,11 @@ def arguments():
     parser.add_argument("--only", nargs="+", choices=credit_schemes(), metavar="SCHEME")
     parser.add_argument(
         "--loops", action=argparse.BooleanOptionalAction, default=True, help="time the plain loops too"
+    )
+    parser.add_argument(
+        "--cpu",
+        action="store_true",
+        help="time the processor, not the wall: for a busy machine, with --threads 1",
     )
     parser.add_argument("--json", help="write the figures to this file")
     return parser.parse_args()
@@ -136,18 +141,21 @@ def load_loops():
     return module.LOOPS
 
 
-def measure(name, batch, case, loop, repeats, with_loop):
+def measure(name, batch, case, loop, args):
     """The figures of one scheme."""
+    clock = time.process_time if args.cpu else time.perf_counter
     token_level = spec(name).level == "token"
-    turns = median_ms(lambda: compute(name, batch), repeats)
-    tokens = turns if token_level else median_ms(lambda: spread(compute(name, batch), batch), repeats)
+    turns = median_ms(lambda: compute(name, batch), args.repeats, clock)
+    tokens = (
+        turns if token_level else median_ms(lambda: spread(compute(name, batch), batch), args.repeats, clock)
+    )
     row = {"scheme": name, "compute_ms": turns, "tokens_ms": tokens}
-    if with_loop:
-        start = time.perf_counter()
+    if args.loops:
+        start = clock()
         advantage = loop(case)
         if not token_level:
             write_tokens(advantage, case["turn_of_token"])
-        row["loop_ms"] = (time.perf_counter() - start) * 1000
+        row["loop_ms"] = (clock() - start) * 1000
     return row
 
 
@@ -159,14 +167,14 @@ def write_tokens(advantage, turn_of_token):
     ]
 
 
-def median_ms(function, repeats):
+def median_ms(function, repeats, clock):
     for _ in range(3):
         function()
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = clock()
         function()
-        times.append((time.perf_counter() - start) * 1000)
+        times.append((clock() - start) * 1000)
     return statistics.median(times)
 
 

@@ -42,7 +42,7 @@ class WarmUpSection(Section):
 
     episodes: Annotated[int, Field(ge=0)] = 2000
     """Demonstrations from the train split; 0 switches the warm-up off."""
-    noise: Share = 0.6
+    noise: Share = 0.65
     """Share of turns in which the demonstrator acts at random, so that there is room to learn."""
     epochs: Positive = 6
     batch: Positive = 16
@@ -86,8 +86,9 @@ class LossSection(Section):
         "token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm", "turn-mean"
     ] = "token-mean"
     kl: Literal["k1", "k2", "k3"] = "k2"
-    kl_coefficient: NonNegative = 0.0
-    """Weight of the KL to the reference policy (the model before training); 0 keeps no reference."""
+    kl_coefficient: NonNegative = 0.05
+    """Weight of the KL to the reference policy (the model before training); 0 keeps no reference. Without it the tiny
+    model settles on what it did best at first."""
     entropy_coefficient: float = 0.0
 
 
@@ -112,11 +113,27 @@ class TrainerSection(Section):
     tasks_per_step: Positive = 16
     group_size: Positive = 8
     """Episodes per task; credit compares within a group."""
+    filter: Literal["none", "informative", "top_p"] = "none"
+    """Which groups are learned from: all, those whose outcomes differ (DAPO), or those with the largest spread (RAGEN)."""
+    filter_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    """Of `top_p`: the share of all spread that the kept groups hold."""
+    max_rounds: Positive = 1
+    """Rounds of rollouts until `tasks_per_step` groups pass the filter (dynamic sampling); DAPO's recipe allows 10."""
+    overlong_buffer: Annotated[int, Field(ge=0)] = 0
+    """Tokens before `model.max_context` from which on a longer episode is paid less (DAPO); 0 for no penalty."""
+    replay_episodes: Annotated[int, Field(ge=0)] = 0
+    """Good episodes of earlier steps that each step imitates as well (SPEAR); 0 switches that off."""
+    replay_coefficient: NonNegative = 1.0
+    """Weight of the imitation once it is warmed up."""
+    replay_warm_up: Positive = 200
+    """Steps over which that weight rises from 0, along a cosine."""
+    replay_max_age: Annotated[int, Field(ge=0)] = 10
+    """Steps after which an episode is no longer imitated."""
     epochs: Positive = 1
     """Passes over the batch of a step."""
     minibatches: Positive = 4
     """Optimizer steps per pass."""
-    lr: NonNegative = 3e-4
+    lr: NonNegative = 1e-3
     critic_lr: NonNegative = 1e-3
     """Of the critic, for credit schemes that compare with a value."""
     critic_epochs: Positive = 4
@@ -125,7 +142,7 @@ class TrainerSection(Section):
     """Steps over which the learning rate rises from 0."""
     weight_decay: NonNegative = 0.0
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
-    token_budget: Positive = 16384
+    token_budget: Positive = 4096
     """Padded tokens per micro-batch: memory against speed, never the gradient."""
     concurrency: Positive = 128
     """Episodes at a time."""

@@ -360,11 +360,15 @@ def _first_states(subject: Subject) -> str | None:
         for index in range(min(size, 200)):
             observation, info = env.reset(seed=index, options={"task": env.tasks.get(split, index).id})
             found.setdefault(split, set()).add(repr((observation, info["state_key"])))
-    shared = {f"{a} and {b}": len(found[a] & found[b]) for a, b in combinations(found, 2) if found[a] & found[b]}
+    shared = {
+        f"{a} and {b}": len(found[a] & found[b]) for a, b in combinations(found, 2) if found[a] & found[b]
+    }
     if not shared:
         return None
     said = ", ".join(f"{number} in {splits}" for splits, number in shared.items())
-    return f"among the first 200 tasks of each split some begin in the same state ({said}); see tasks.split_of"
+    return (
+        f"among the first 200 tasks of each split some begin in the same state ({said}); see tasks.split_of"
+    )
 
 
 def _reset(subject: Subject) -> str | None:
@@ -671,7 +675,11 @@ def _references(subject: Subject) -> str | None:
         f"the reference stands in what the agent is told at the start in {len(shown)} of {len(tasks)} tasks, for example "
         f"{shown[0].strip() if shown else ''!r:.80}; information gain would reward reading it there.",
     )
-    return f"the reference stands in what the agent is told in {len(shown)} of {len(tasks)} tasks" if shown else None
+    return (
+        f"the reference stands in what the agent is told in {len(shown)} of {len(tasks)} tasks"
+        if shown
+        else None
+    )
 
 
 def _words(text: str) -> str:

@@ -133,7 +133,6 @@ class FrozenLake(TurnEnv):
                 return Call("move", {"direction": direction})
         return Call("move", {"direction": "left"})
 
-
     def _best_moves(self) -> np.ndarray:
         """The move with the best chance by turns left, less one, and by cell; backward induction over the turns."""
         n = self.size

@@ -587,7 +587,7 @@ async def collect(
     async with contextlib.AsyncExitStack() as stack:
         if out is not None:
             Path(out).parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(out, "w", encoding="utf-8"))
+            file = stack.enter_context(open(out, "w", encoding="utf-8"))  # noqa: SIM115  # the stack closes it
         # Closed here, not by the garbage collector: no episode may go on when this has raised.
         episodes = await stack.enter_async_context(contextlib.aclosing(play(env, agent, jobs, **options)))
         async for index, trajectory in episodes:

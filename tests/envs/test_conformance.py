@@ -25,7 +25,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 _SUBJECTS = [Subject(*variant) for variant in VARIANTS]
 
 
-@pytest.mark.parametrize("subject", _SUBJECTS, ids=lambda s: "-".join([s.env_id, *map(str, s.parameters.values())]))
+@pytest.mark.parametrize(
+    "subject", _SUBJECTS, ids=lambda s: "-".join([s.env_id, *map(str, s.parameters.values())])
+)
 @pytest.mark.parametrize("name", CHECKS)
 def test_contract(name: str, subject: Subject) -> None:
     CHECKS[name](subject)

@@ -29,7 +29,9 @@ class Counter(tw.TurnEnv):
     rules = "Count."
 
     def load_tasks(self) -> TaskSet:
-        return ListedTasks([tw.Task(f"{split}{n}", split, n) for split in ("train", "test") for n in range(3)])
+        return ListedTasks(
+            [tw.Task(f"{split}{n}", split, n) for split in ("train", "test") for n in range(3)]
+        )
 
     def start(self, task: tw.Task, rng: np.random.Generator) -> str:
         self.count = task.seed
@@ -103,7 +105,12 @@ def test_the_environment_of_the_readme_is_complete_in_fifteen_lines(register: Ca
     assert result.mean_turns > 6
     assert str(result).startswith("success 0.")
     # A perfect player, to see that the environment can be won.
-    assert env.rollout(lambda talk: env.write(tw.Call("guess", {"number": int(talk.env.hidden)})), 8).success_rate == 1.0  # type: ignore[attr-defined]
+    assert (
+        env.rollout(
+            lambda talk: env.write(tw.Call("guess", {"number": int(talk.env.hidden)})), 8
+        ).success_rate
+        == 1.0
+    )  # type: ignore[attr-defined]
 
 
 def test_a_reward_is_the_tools_plus_the_change_of_the_potential() -> None:
@@ -121,7 +128,9 @@ def test_a_reward_is_the_tools_plus_the_change_of_the_potential() -> None:
     }
     _, reward, terminated, _, info = env.step("add[3]")
     assert terminated
-    assert info["shaping"] == -2.0  # the terminal state has potential 0: the sum is minus the first potential, 0
+    assert (
+        info["shaping"] == -2.0
+    )  # the terminal state has potential 0: the sum is minus the first potential, 0
     assert reward == 0.25 - 2.0
     assert info["score"] == 0.75
     assert info["success"] is True
@@ -260,15 +269,15 @@ def test_nothing_seeds_or_draws_from_the_process() -> None:
     import random
 
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002
-    expected = random.random(), np.random.random()  # noqa: NPY002
+    np.random.seed(0)
+    expected = random.random(), np.random.random()
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002
+    np.random.seed(0)
     for env_id in tw.env_ids():
         env = tw.make(env_id)
         env.reset(seed=1)
         env.step(env.sample_action(np.random.default_rng(0)))
-    assert (random.random(), np.random.random()) == expected  # noqa: NPY002
+    assert (random.random(), np.random.random()) == expected
 
 
 def test_a_snapshot_is_untouched_by_what_comes_after_and_by_restoring() -> None:
@@ -360,7 +369,10 @@ def test_malformed_actions_are_answered_with_what_is_expected() -> None:
     env = counter()
     for action, said in [
         ("hello", "Invalid action: no call found. Expected, for example: add[1]"),
-        ("ad[1]", "Invalid action: there is no tool 'ad'. Did you mean 'add'? Tools: add, fail, say, refuse."),
+        (
+            "ad[1]",
+            "Invalid action: there is no tool 'ad'. Did you mean 'add'? Tools: add, fail, say, refuse.",
+        ),
         ("add[x]", "Invalid action: add: number='x' is wrong: input should be a valid integer"),
     ]:
         observation, reward, terminated, truncated, info = env.step(action)

@@ -38,7 +38,9 @@ class Shop(tw.TurnEnv):
         return item
 
     @tw.tool
-    def filter(self, tags: list[str], level: Literal[1, 2], limit: int | None = None, wide: bool = True) -> str:
+    def filter(
+        self, tags: list[str], level: Literal[1, 2], limit: int | None = None, wide: bool = True
+    ) -> str:
         """Filter."""
         return ""
 
@@ -131,13 +133,39 @@ def test_code_is_read_back_to_the_letter(code: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@given(text=st.text(max_size=200) | st.lists(
-    st.sampled_from(
-        ["<tool_call>", "</tool_call>", '{"name": "search", ', '"arguments": ', "{", "}", "[", "]", '"', "search[", ","]
-        + ["order[", "Action:", "```python\n", "```", "search(", ")", "query=", "'", "\\ud800", "\n", "filter[", "1e999"]
-    ),
-    max_size=14,
-).map("".join))
+@given(
+    text=st.text(max_size=200)
+    | st.lists(
+        st.sampled_from(
+            [
+                "<tool_call>",
+                "</tool_call>",
+                '{"name": "search", ',
+                '"arguments": ',
+                "{",
+                "}",
+                "[",
+                "]",
+                '"',
+                "search[",
+                ",",
+                "order[",
+                "Action:",
+                "```python\n",
+                "```",
+                "search(",
+                ")",
+                "query=",
+                "'",
+                "\\ud800",
+                "\n",
+                "filter[",
+                "1e999",
+            ]
+        ),
+        max_size=14,
+    ).map("".join)
+)
 def test_no_text_raises(name: str, text: str) -> None:
     for tools in (TOOLS, Code.tools):
         found = FORMATS[name].parse(text, tools)
@@ -185,7 +213,11 @@ def test_a_huge_text_is_read_in_time_that_grows_with_its_length(name: str, text:
         ("hermes", "<tool_call>{", "is not closed"),
         ("hermes", "<tool_call>{</tool_call>", "is not JSON"),
         ("hermes", '<tool_call>"search"</tool_call>', 'an object with "name" and "arguments"'),
-        ("hermes", '<tool_call>{"name": "search", "arguments": []}</tool_call>', '"arguments" must be an object'),
+        (
+            "hermes",
+            '<tool_call>{"name": "search", "arguments": []}</tool_call>',
+            '"arguments" must be an object',
+        ),
         ("hermes", "<tool_call>{}</tool_call><tool_call>{}</tool_call>", "more than one"),
         ("bracket", "just words", "no call found"),
         ("bracket", "search[red", "not closed"),
@@ -217,9 +249,17 @@ def test_a_malformed_action_says_what_is_wrong(name: str, text: str, said: str) 
         ("bracket", "I would search[red shoes] now", Call("search", {"query": "red shoes"})),
         ("bracket", "the list a[0] says search[x[1]]", Call("search", {"query": "x[1]"})),
         ("bracket", 'search["quoted"]', Call("search", {"query": '"quoted"'})),
-        ("bracket", "order[shoe, 2, red, please]", Call("order", {"item": "shoe", "count": "2", "note": "red, please"})),
+        (
+            "bracket",
+            "order[shoe, 2, red, please]",
+            Call("order", {"item": "shoe", "count": "2", "note": "red, please"}),
+        ),
         ("bracket", 'order["a, b", 2, c]', Call("order", {"item": "a, b", "count": "2", "note": "c"})),
-        ("bracket", 'order["a" and b, 2, c]', Call("order", {"item": '"a" and b', "count": "2", "note": "c"})),
+        (
+            "bracket",
+            'order["a" and b, 2, c]',
+            Call("order", {"item": '"a" and b', "count": "2", "note": "c"}),
+        ),
         ("bracket", "order[shoe]", Call("order", {"item": "shoe"})),
         ("bracket", 'filter[["a", "b"], 2, null, false]', None),
         ("bracket", "page[]", Call("page", {})),
@@ -230,10 +270,18 @@ def test_a_malformed_action_says_what_is_wrong(name: str, text: str, said: str) 
         ("react", "Action: search[a]\nAction: leave[]", Call("leave", {})),
         ("python", "text\n```\nsearch('a')\n```", Call("search", {"query": "a"})),
         ("python", "```py\nleave()\n```\n```python\nsearch(query='b')\n```", Call("search", {"query": "b"})),
-        ("python", "```python\norder('a', 2, note='n')\n```", Call("order", {"item": "a", "count": 2, "note": "n"})),
+        (
+            "python",
+            "```python\norder('a', 2, note='n')\n```",
+            Call("order", {"item": "a", "count": 2, "note": "n"}),
+        ),
         ("python", "```python\ndance(1, x=y)\n```", Call("dance", {})),
         ("hermes", '<tool_call>{"name": "leave"}</tool_call>', Call("leave", {})),
-        ("hermes", '{"name": 1} <tool_call>\n{"name": "leave", "arguments": {}}\n</tool_call> done', Call("leave", {})),
+        (
+            "hermes",
+            '{"name": 1} <tool_call>\n{"name": "leave", "arguments": {}}\n</tool_call> done',
+            Call("leave", {}),
+        ),
     ],
 )
 def test_models_are_read_as_they_write(name: str, text: str, call: Call | None) -> None:
@@ -312,7 +360,9 @@ def test_the_instructions_name_every_tool_and_parameter(name: str) -> None:
 
 
 def test_an_unknown_format_is_named_with_the_nearest() -> None:
-    with pytest.raises(UnknownFormat, match=r"'hermess'. Did you mean 'hermes'\? Known: hermes, bracket, react, python"):
+    with pytest.raises(
+        UnknownFormat, match=r"'hermess'. Did you mean 'hermes'\? Known: hermes, bracket, react, python"
+    ):
         tool_format("hermess")
     with pytest.raises(UnknownFormat):
         tw.make("HigherLower-v1", format=["hermes"])

@@ -107,13 +107,19 @@ def test_the_report_says_what_is_there() -> None:
             words = way.split(" ")
             for number, direction in zip(words[::2], words[1::2], strict=True):
                 away[direction] = int(number)
-            assert (away["down"] - away["up"], away["right"] - away["left"]) == (goal[0] - row, goal[1] - column)
+            assert (away["down"] - away["up"], away["right"] - away["left"]) == (
+                goal[0] - row,
+                goal[1] - column,
+            )
             direction = str(rng.choice(list(MOVES)))
             observation, _, terminated, _, _ = env.step(f"move[{direction}]")
             r, c = row + MOVES[direction][0], column + MOVES[direction][1]
             row, column = (r, c) if 0 <= r < 5 and 0 <= c < 5 else (row, column)
             if terminated:
-                assert observation == {"O": "You fell into a hole.", "*": "You reached the goal."}[rows[row][column]]
+                assert (
+                    observation
+                    == {"O": "You fell into a hole.", "*": "You reached the goal."}[rows[row][column]]
+                )
                 break
 
 
@@ -193,7 +199,11 @@ def test_the_slippery_expert_beats_the_shortest_way() -> None:
     def shortest_way(talk: Any) -> str:
         env = talk.env
         row, column = env.position
-        return "move[" + min(MOVES, key=lambda d: env.distance.get((row + MOVES[d][0], column + MOVES[d][1]), 99)) + "]"
+        return (
+            "move["
+            + min(MOVES, key=lambda d: env.distance.get((row + MOVES[d][0], column + MOVES[d][1]), 99))
+            + "]"
+        )
 
     env = lake(slip=0.4, max_turns=40)
     expert = env.rollout(tw.agents.ExpertAgent(), 300).success_rate

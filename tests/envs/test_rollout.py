@@ -94,7 +94,15 @@ def down(_: Any) -> str:
 def essence(result: tw.RolloutResult) -> list[Any]:
     """All of the trajectories but times."""
     return [
-        (t.task_id, t.seed, t.group, t.agent_seed, t.status, t.score, [(x.observation, x.action, x.reward) for x in t.turns])
+        (
+            t.task_id,
+            t.seed,
+            t.group,
+            t.agent_seed,
+            t.status,
+            t.score,
+            [(x.observation, x.action, x.reward) for x in t.turns],
+        )
         for t in result.trajectories
     ]
 
@@ -150,7 +158,9 @@ def test_figures_are_those_of_the_episodes() -> None:
     assert result.invalid_share == pytest.approx(2 / 7)
     assert result.truncated_share == pytest.approx(1 / 3)
     assert result.success_interval == wilson(1, 3)
-    assert str(result).startswith("success 0.333 (95 % 0.061 to 0.792)  score 0.444  turns 2.3  invalid 28.6%  episodes 3")
+    assert str(result).startswith(
+        "success 0.333 (95 % 0.061 to 0.792)  score 0.444  turns 2.3  invalid 28.6%  episodes 3"
+    )
 
 
 def test_conversations_grow_by_one_pair_a_turn_and_know_their_episode() -> None:
@@ -253,7 +263,12 @@ def test_a_failed_episode_is_tried_once_more_and_then_recorded_with_its_error(cl
     assert errors[5] == "ZeroDivisionError: a bug"
     assert errors[6] is not None
     assert "the end of the data" in errors[6] or "StopIteration" in errors[6]
-    assert result.failures["ServerGone"] == result.failures["ZeroDivisionError"] == result.failures["SystemExit"] == 1
+    assert (
+        result.failures["ServerGone"]
+        == result.failures["ZeroDivisionError"]
+        == result.failures["SystemExit"]
+        == 1
+    )
     # What failed is in no figure.
     assert result.episodes == 10
     assert result.success_rate == 1.0
@@ -507,7 +522,9 @@ def test_results_are_saved_summarised_and_framed(tmp_path: Path) -> None:
     Countdown.plan = {1: fails(9, lambda: ServerGone("gone"))}
     result = env().rollout(down, 3)
     folder = result.save(tmp_path / "run" / "eval")
-    assert essence(tw.RolloutResult(list(tw.read_trajectories(folder / "trajectories.jsonl")), 1.0)) == essence(result)
+    assert essence(
+        tw.RolloutResult(list(tw.read_trajectories(folder / "trajectories.jsonl")), 1.0)
+    ) == essence(result)
     summary = json.loads((folder / "summary.json").read_text())
     assert summary == json.loads(json.dumps(result.summary()))
     assert summary["episodes"] == 3

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 import turnwise as tw
 from turnwise.envs import ListedTasks, ProceduralTasks, env_class
-from turnwise.envs.tasks import split_of
 from turnwise.envs.errors import (
     InvalidEnvironment,
     InvalidParameter,
@@ -24,6 +23,7 @@ from turnwise.envs.errors import (
     UnknownTask,
     UsageError,
 )
+from turnwise.envs.tasks import split_of
 
 
 class Plain(tw.TurnEnv):
@@ -56,7 +56,8 @@ def test_a_procedural_task_is_found_by_its_id_and_its_seed_tells_its_split(split
 
 
 @pytest.mark.parametrize(
-    "task_id", ["", "train", "train-", "train--1", "train-x", "best-1", f"test-{2**20}", "test-" + "9" * 5_000, None, 5]
+    "task_id",
+    ["", "train", "train-", "train--1", "train-x", "best-1", f"test-{2**20}", "test-" + "9" * 5_000, None, 5],
 )
 def test_an_unknown_procedural_task_is_refused(task_id: str) -> None:
     with pytest.raises(UnknownTask, match=r"tasks are called split-index|indices run from 0"):
@@ -83,7 +84,7 @@ def test_contents_fall_into_splits_by_eight_one_and_one_of_ten_and_always_the_sa
     assert splits["train"] / 5000 == pytest.approx(0.8, abs=0.03)
     assert splits["val"] / 5000 == pytest.approx(0.1, abs=0.02)
     assert splits["test"] / 5000 == pytest.approx(0.1, abs=0.02)
-    assert [split_of(content) for content in "aüfg"] == ["train", "train", "val", "train"]
+    assert [split_of(content) for content in "aüfg"] == ["train", "train", "train", "val"]
 
 
 def test_two_tasks_with_one_id_are_refused_over_all_splits() -> None:
@@ -135,7 +136,7 @@ def test_an_id_is_registered_for_one_class_only(register: Callable[..., str]) ->
     register(Plain, "Mine-v0")
     register(Plain, "Mine-v0", max_turns=3)  # a notebook cell that runs again
     assert tw.make("Mine-v0").max_turns == 3
-    with pytest.raises(InvalidEnvironment, match="already registered for .*Plain; choose another id"):
+    with pytest.raises(InvalidEnvironment, match=r"already registered for .*Plain; choose another id"):
         register(Sized, "Mine-v0")
 
 
@@ -148,7 +149,7 @@ def test_what_is_no_environment_class_is_refused(entry_point: object) -> None:
 def test_a_named_entry_point_that_is_no_environment_is_refused_when_it_is_made() -> None:
     tw.register("Named-v0", "collections:Counter")
     try:
-        with pytest.raises(InvalidEnvironment, match="Named-v0: the entry point .* is not a TurnEnv class"):
+        with pytest.raises(InvalidEnvironment, match=r"Named-v0: the entry point .* is not a TurnEnv class"):
             tw.make("Named-v0")
     finally:
         del gymnasium.registry["turnwise/Named-v0"]
@@ -173,11 +174,13 @@ def test_parameters_are_validated_converted_and_named() -> None:
 
 def test_an_attribute_that_is_not_annotated_is_no_parameter_and_the_error_says_how_to_make_it_one() -> None:
     assert Sized(size=3).parameters == {"size": 3}
-    with pytest.raises(InvalidParameter, match="no parameter 'colour'.* parameter where it is annotated"):
+    with pytest.raises(InvalidParameter, match=r"no parameter 'colour'.* parameter where it is annotated"):
         Sized(colour="blue")
 
 
-def test_a_class_that_declares_no_parameter_takes_what_it_is_registered_with(register: Callable[..., str]) -> None:
+def test_a_class_that_declares_no_parameter_takes_what_it_is_registered_with(
+    register: Callable[..., str],
+) -> None:
     env_id = register(Plain, max_turns=3, high=7)
     env = tw.make(env_id)
     assert env.reset(seed=0)[0] == "7"
@@ -190,7 +193,7 @@ def test_an_annotation_that_cannot_be_read_is_explained() -> None:
     class Odd(Plain):
         connection: Connection = None  # type: ignore[name-defined]  # noqa: F821
 
-    with pytest.raises(InvalidEnvironment, match="annotation of the parameter 'connection' .* ClassVar"):
+    with pytest.raises(InvalidEnvironment, match=r"annotation of the parameter 'connection' .* ClassVar"):
         Odd()
 
 
@@ -207,5 +210,7 @@ def test_importing_the_package_imports_no_environment(tmp_path: Path) -> None:
     import sys
 
     code = "import sys, turnwise; print([m for m in sys.modules if m.endswith(('sokoban', 'frozen_lake', 'torch'))])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     assert found.stdout.strip() == "[]"

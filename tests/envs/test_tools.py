@@ -100,7 +100,14 @@ def test_schema_holds_types_ranges_choices_defaults_and_descriptions() -> None:
 
 def test_arguments_are_converted_to_the_annotated_types() -> None:
     found = USE.validate({**GOOD, "number": "4", "colour": "blue", "flag": "true", "maybe": "7"})
-    assert found == {**GOOD, "number": 4, "place": Place(row=1), "colour": Colour.BLUE, "flag": True, "maybe": 7}
+    assert found == {
+        **GOOD,
+        "number": 4,
+        "place": Place(row=1),
+        "colour": Colour.BLUE,
+        "flag": True,
+        "maybe": 7,
+    }
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,9 @@ def test_a_trajectory_is_read_as_it_was_written(t: tw.Trajectory) -> None:
 
 
 @given(st.lists(TRAJECTORY, max_size=3))
-def test_a_file_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, many: list[tw.Trajectory]) -> None:
+def test_a_file_is_read_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, many: list[tw.Trajectory]
+) -> None:
     path = tmp_path_factory.mktemp("t") / "new" / "folder" / "t.jsonl"
     assert tw.write_trajectories(path, many) == len(many)
     assert all(map(same, tw.read_trajectories(path), many))
@@ -130,7 +132,10 @@ def test_a_broken_line_is_named_by_file_and_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"version": SCHEMA_VERSION + 1}, "schema version 2 is later than 1, the latest known here; upgrade turnwise"),
+        (
+            {"version": SCHEMA_VERSION + 1},
+            "schema version 2 is later than 1, the latest known here; upgrade turnwise",
+        ),
         ({"version": SCHEMA_VERSION + 1, "colour": "red"}, "is later than 1"),
         ({"colour": "red"}, "field colour: "),
         ({"status": "done"}, "field status: "),

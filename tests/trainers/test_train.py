@@ -322,6 +322,52 @@ def test_a_kl_term_keeps_the_policy_nearer_to_the_one_before_training(tmp_path):
     assert metrics(tmp_path / "tied")[-1]["kl"] < metrics(tmp_path / "free")[-1]["kl"]
 
 
+def test_the_filter_keeps_groups_that_differ_and_plays_on_until_there_are_enough(tmp_path):
+    run = tmp_path / "run"
+    changes = {
+        "trainer__filter": "informative",
+        "trainer__max_rounds": 6,
+        "trainer__save_trajectories_every": 1,
+    }
+    train(config(run, trainer__steps=2, trainer__eval_episodes=4, **changes), say=str)
+    for step in (1, 2):
+        groups: dict[int, set[float]] = {}
+        for t in tw.read_trajectories(run / "trajectories" / f"step-{step}.jsonl"):
+            groups.setdefault(t.group, set()).add(t.score)
+        assert len(groups) == 4
+        assert all(len(scores) > 1 for scores in groups.values())
+    assert all(m["dropped_episodes"] > 0 for m in metrics(run))
+
+
+def test_good_episodes_are_imitated_again_and_a_run_that_does_so_resumes_bit_for_bit(tmp_path):
+    replay = {"trainer__replay_episodes": 4, "trainer__replay_warm_up": 2, "trainer__eval_episodes": 4}
+    train(config(tmp_path / "whole", trainer__steps=4, **replay), say=str)
+    train(config(tmp_path / "half", trainer__steps=2, **replay), say=str)
+    train(TrainConfig.model_validate({"resume": str(tmp_path / "half"), "trainer": {"steps": 4}}), say=str)
+    assert metrics(tmp_path / "whole")[0]["replayed_episodes"] == 0
+    assert max(m["replayed_episodes"] for m in metrics(tmp_path / "whole")) > 0
+    whole, again = weights(tmp_path / "whole", 4), weights(tmp_path / "half", 4)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_the_overlong_penalty_is_paid_in_the_last_turn_and_in_the_outcome():
+    from turnwise.trainers.batch import TurnBatch
+    from turnwise.trainers.local.train import _less_for_long
+
+    batch = TurnBatch.from_lists(
+        [[0.0, 1.0], [1.0]],
+        group=[0, 0],
+        tokens=[[9, 1, 1, 9, 1], [9, 1]],
+        action_mask=[[False, True, True, False, True], [False, True]],
+        turn_of_token=[[-1, 0, 0, -1, 1], [-1, 0]],
+        log_probs=[[0.0] * 5, [0.0] * 2],
+    )
+    # 3 sampled tokens of at most 4, with a buffer of 2: ((4 - 2) - 3) / 2 = -0.5; 1 token: nothing
+    paid = _less_for_long(batch, 4, 2)
+    assert paid.rewards.tolist() == [[0.0, 0.5], [1.0, 0.0]]
+    assert paid.outcome.tolist() == [0.5, 1.0]
+
+
 @pytest.mark.slow
 def test_success_on_held_out_maps_rises_by_four_tenths_within_the_demo(tmp_path):
     summary = train(TrainConfig(run=str(tmp_path / "run")), say=str)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..batch import TurnBatch
 from .registry import Discount, Epsilon, MissingInput, register_credit
-from .spreading import spread
+from .spreading import only_inside, spread
 from .turn_gae import GAE, last_values
 
 BLOCK = 64
@@ -63,14 +63,10 @@ def bilevel_gae(
 
     Source: Wang et al., RAGEN (arXiv 2504.20073) and its code; the defaults are those of its `config/base.yaml`.
     """
-    advantage = bilevel_gae_returns(
-        batch,
-        gamma_turn=gamma_turn,
-        gamma_token=gamma_token,
-        lam=lam,
-        ragen_nonzero_turns=ragen_nonzero_turns,
-    ).advantage
+    returns, values = _returns(batch, gamma_turn, gamma_token, lam, ragen_nonzero_turns)
     assert batch.action_mask is not None
+    # In place from here: memory for all tokens is what this scheme costs.
+    advantage = only_inside(returns.sub_(values), batch.action_mask)
     return _whitened(advantage, batch.action_mask, eps) if whitened else advantage
 
 
@@ -87,9 +83,18 @@ def bilevel_gae_returns(
     Both are 0 on tokens that the agent did not sample. The arguments and errors are those of `bilevel_gae`; the batch
     must hold valid trajectories only.
     """
+    returns, values = _returns(batch, gamma_turn, gamma_token, lam, ragen_nonzero_turns)
+    assert batch.action_mask is not None
+    return GAE(torch.where(batch.action_mask, returns - values, 0.0), returns)
+
+
+def _returns(
+    batch: TurnBatch, gamma_turn: float, gamma_token: float, lam: float, ragen_nonzero_turns: bool
+) -> tuple[Tensor, Tensor]:
+    """The critic's targets [R, L], 0 on tokens that were not sampled, and the values [R, L] as they are."""
     if batch.token_values is None:
         raise MissingInput("bilevel_gae", "token_values")
-    assert batch.turn_end is not None and batch.action_mask is not None
+    assert batch.turn_end is not None
     values = batch.token_values
     ends = batch.turn_end >= 0
     if ragen_nonzero_turns:
@@ -99,10 +104,8 @@ def bilevel_gae_returns(
     at_end = torch.where(ends, values.flatten()[batch.turn_end.clamp(min=0)], 0.0).to(batch.rewards.dtype)
     turn_returns = _turn_pass(batch, at_end, ends, target, gamma_turn, lam).gather(1, target)
     if gamma_token == 1 and lam == 1:
-        returns = spread(turn_returns.to(values.dtype), batch)
-    else:
-        returns = _token_pass(batch, values, turn_returns.to(values.dtype), target, gamma_token, lam)
-    return GAE(torch.where(batch.action_mask, returns - values, 0.0), returns)
+        return spread(turn_returns.to(values.dtype), batch), values
+    return _token_pass(batch, values, turn_returns.to(values.dtype), target, gamma_token, lam), values
 
 
 def _check_last_turn(ends: Tensor, batch: TurnBatch) -> None:
@@ -200,18 +203,16 @@ def decayed_suffix_sums(x: Tensor, decay: float) -> Tensor:
 
 
 def _whitened(advantage: Tensor, mask: Tensor, eps: float) -> Tensor:
-    """[R, L]: (x - mean) * rsqrt(var + eps) over the action tokens; exactly 0 where all are the same.
-
-    Passes over all tokens are what this scheme costs, so there are few of them.
-    """
+    """[R, L], in place: (x - mean) * rsqrt(var + eps) over the action tokens; exactly 0 where all are the same."""
     count = int(mask.count_nonzero())
     if count == 0:
         return advantage
     mean = advantage.sum() / count
-    centred = torch.where(mask, advantage - mean, 0.0)
-    variance = centred.square().sum() / max(count - 1, 1)
+    centred = only_inside(advantage.sub_(mean), mask)
+    flat = centred.view(-1)
+    variance = torch.dot(flat, flat) / max(count - 1, 1)
     if float(variance) <= 1e-8 * float(mean.square()):
-        inside = advantage[mask]
-        if bool(inside.min() == inside.max()):
+        low, high = centred[mask].aminmax()
+        if bool(low == high):
             return torch.zeros_like(advantage)
-    return centred * (variance + eps).rsqrt()
+    return centred.mul_((variance + eps).rsqrt())

@@ -38,8 +38,9 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}"
 )
 _SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
-# A word keeps its opening bracket; every other character stands alone, so that a map has one token per cell.
-_PIECES = r" ?\p{L}+\[?| ?\p{N}| ?[^\s\p{L}\p{N}]|\s"
+# Words in a row may become one token, a word keeps its opening bracket, and every other character stands alone: a
+# phrase costs one token, and a map has one per cell.
+_PIECES = r" ?\p{L}{2,}(?: \p{L}{2,})*\[?| ?\p{N}| ?[^\s\p{N}]|\s"
 
 
 def tiny(env: TurnEnv, config: ModelSection, *, seed: int, say: Callable[[str], None]) -> Path:
@@ -63,12 +64,9 @@ def tiny(env: TurnEnv, config: ModelSection, *, seed: int, say: Callable[[str], 
     if failed:
         raise UsageError(f"{len(failed)} of {episodes} demonstrations failed; the first: {failed[0]}")
     key = hashlib.blake2b(digest_size=12)
-    key.update(
-        json.dumps(
-            [__version__, torch.__version__, config.size, warm_up.model_dump(), seed, CHAT_TEMPLATE]
-        ).encode()
-    )
-    key.update(json.dumps([SIZES[config.size], config.max_context, env.observation_role]).encode())
+    key.update(Path(__file__).read_bytes())  # sizes, tokenizer, template and the learning itself
+    settings = [__version__, torch.__version__, config.size, config.max_context, warm_up.model_dump(), seed]
+    key.update(json.dumps([*settings, env.observation_role]).encode())
     for t in demonstrations:
         key.update(
             json.dumps([t.system, t.final_observation, [(u.observation, u.action) for u in t.turns]]).encode()

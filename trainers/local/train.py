@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -20,14 +21,16 @@ import torch
 from ...agents.chat import ChatTokenizer
 from ...agents.local import LocalAgent
 from ...configs.schema import TrainConfig
-from ...envs import Job, RolloutResult, TurnEnv, make, write_trajectories
+from ...envs import Job, RolloutResult, Trajectory, TurnEnv, make, write_trajectories
 from ...envs.errors import UsageError
 from ...envs.rollout import agent_seed, collect, make_jobs, run_async
 from .. import credit, run_folder
 from ..batch import TurnBatch
 from ..collate import collate
 from ..loggers import open_loggers
+from ..replay import ReplayBuffer, imitation_weight
 from ..rewards import Models, RewardPipeline
+from ..sampling import Refill, informative, overlong_penalty, top_p
 from . import checkpoint
 from . import model as models
 from .critic import Critic
@@ -110,6 +113,13 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
     scheme = credit.spec(config.credit.name)
     needs = scheme.all_needs(config.credit.parameters)
     memory = credit.memory(config.credit.name, **config.credit.parameters)
+    buffer = (
+        ReplayBuffer[str](max_age=config.trainer.replay_max_age) if config.trainer.replay_episodes else None
+    )
+    if buffer is not None and scheme.level == "token":
+        raise UsageError(
+            f"trainer.replay_episodes needs a credit scheme per turn; {scheme.name} is per token"
+        )
     critic = None
     if Critic.GIVES & set(needs):
         critic = Critic(
@@ -141,6 +151,8 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
         optimizer.load_state_dict(state["optimizer"])
         if memory is not None:
             memory.load_state_dict(state["memory"])
+        if buffer is not None:
+            buffer.load_state_dict(state["replay"])
         rewards.load_state_dict(state["rewards"])
         first, history = state["step"] + 1, state["history"]
         say(f"going on with {folder} at step {first}")
@@ -176,19 +188,12 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
             clock = _Clock()
 
             with clock("rollout"), autocast:
-                rollout = run_async(
-                    collect(
-                        env,
-                        agent,
-                        _jobs(config, step),
-                        seed=agent_seed(config.seed, step),
-                        concurrency=config.trainer.concurrency,
-                        timeout=config.trainer.episode_timeout,
-                    )
-                )
+                rollout, dropped = _rollouts(env, agent, config, step)
 
             with clock("reward"):
                 batch = collate(rollout.trajectories)
+                if config.trainer.overlong_buffer:
+                    batch = _less_for_long(batch, config.model.max_context, config.trainer.overlong_buffer)
                 if batch.tokens is None or batch.action_mask is None:
                     raise UsageError(f"every episode of step {step} failed: {rollout.failures}")
                 with autocast:
@@ -229,35 +234,45 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
                     memory.update(batch)
                 on_tokens = credit.spread(advantage, batch) if scheme.level == "turn" else advantage
 
-            reference_log_probs = None
+                assert batch.turn_of_token is not None and batch.log_probs is not None
+                rows = TokenBatch(
+                    tokens=batch.tokens,
+                    action_mask=batch.action_mask,
+                    turn_of_token=batch.turn_of_token,
+                    old_log_probs=batch.log_probs.float(),
+                    advantages=on_tokens.float(),
+                    row_mask=_rows_in_loss(batch, config.trainer.mask_truncated),
+                    row_to_trajectory=batch.row_to_trajectory,
+                )
+                replayed = _replayed(buffer, config, step) if buffer is not None else []
+                if replayed:
+                    rows = _joined(rows, replayed, _imitation(config, step))
+                if buffer is not None:
+                    mean = (advantage * batch.live).sum(1) / batch.turns.clamp(min=1)
+                    lines = [t.to_json() for t in rollout.trajectories]
+                    buffer.add(step, lines, batch.outcome.tolist(), mean.tolist())
+
             if reference is not None:
                 with clock("reference"), reference.active():
-                    reference_log_probs = log_probs_of(
-                        reference.model,
-                        batch.tokens,
-                        batch.action_mask,
-                        temperature=config.model.temperature,
-                        token_budget=config.trainer.token_budget,
-                        autocast=half,
+                    rows = replace(
+                        rows,
+                        ref_log_probs=log_probs_of(
+                            reference.model,
+                            rows.tokens,
+                            rows.action_mask,
+                            temperature=config.model.temperature,
+                            token_budget=config.trainer.token_budget,
+                            autocast=half,
+                        ),
                     )
 
             with clock("update"):
                 for group in optimizer.param_groups:
                     group["lr"] = config.trainer.lr * min(1.0, step / max(1, config.trainer.warm_up_steps))
-                assert batch.turn_of_token is not None and batch.log_probs is not None
                 metrics = update(
                     model,
                     optimizer,
-                    TokenBatch(
-                        tokens=batch.tokens,
-                        action_mask=batch.action_mask,
-                        turn_of_token=batch.turn_of_token,
-                        old_log_probs=batch.log_probs.float(),
-                        advantages=on_tokens.float(),
-                        ref_log_probs=reference_log_probs,
-                        row_mask=_rows_in_loss(batch, config.trainer.mask_truncated),
-                        row_to_trajectory=batch.row_to_trajectory,
-                    ),
+                    rows,
                     config.loss,
                     temperature=config.model.temperature,
                     token_budget=config.trainer.token_budget,
@@ -292,12 +307,16 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
                         "history": history,
                         "rewards": rewards.state_dict(),
                         "memory": memory.state_dict() if memory is not None else None,
+                        "replay": buffer.state_dict() if buffer is not None else None,
                     }
                     extra = {"critic": critic.save} if critic is not None else {}
                     checkpoint.save(
                         checkpoints, step, model, tokenizer, saved, config.trainer.keep_checkpoints, extra
                     )
 
+            metrics["dropped_episodes"] = float(dropped)
+            if buffer is not None:
+                metrics["replayed_episodes"] = float(len(replayed))
             metrics |= (
                 _rollout_metrics(rollout)
                 | paid.metrics
@@ -345,13 +364,91 @@ def _half(dtype: str, device: torch.device) -> bool:
     return dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
 
 
-def _jobs(config: TrainConfig, step: int) -> list[Job]:
-    """The episodes of a step: `group_size` each for `tasks_per_step` tasks of the train split."""
-    return [
-        Job(agent_seed(config.seed, step, "task", group) % 2**31, None, "train", group, sample)
-        for group in range(config.trainer.tasks_per_step)
-        for sample in range(config.trainer.group_size)
-    ]
+def _rollouts(env: TurnEnv, agent: LocalAgent, config: TrainConfig, step: int) -> tuple[RolloutResult, int]:
+    """The episodes of a step: `group_size` each for `tasks_per_step` tasks of the train split that pass the filter.
+
+    Returns them and how many episodes the filter dropped. Where no group passes, the last round is taken as it is: its
+    credit is 0, and the step is seen in the metrics instead of missing.
+    """
+    trainer = config.trainer
+    wanted = Refill[Trajectory](trainer.tasks_per_step, trainer.max_rounds)
+    began = time.perf_counter()
+    while not wanted.done:
+        jobs = [
+            Job(agent_seed(config.seed, step, wanted.rounds, "task", g) % 2**31, None, "train", g, sample)
+            for g in range(trainer.tasks_per_step)
+            for sample in range(trainer.group_size)
+        ]
+        seed = agent_seed(config.seed, step, wanted.rounds)
+        options: dict[str, Any] = {"concurrency": trainer.concurrency, "timeout": trainer.episode_timeout}
+        played = run_async(collect(env, agent, jobs, seed=seed, **options)).trajectories
+        outcome, group = [t.score for t in played], [t.group for t in played]
+        valid = [t.status != "failed" for t in played]
+        match trainer.filter:
+            case "none":
+                keep = [True] * len(played)
+            case "informative":
+                keep = informative(outcome, group, valid)
+            case "top_p":
+                keep = top_p(outcome, group, valid, p=trainer.filter_share)
+        wanted.add(played, group, keep)
+    kept = wanted.items or played
+    for i, t in enumerate(kept):
+        t.group = i // trainer.group_size  # groups of several rounds stay apart
+    return RolloutResult(kept, time.perf_counter() - began), wanted.dropped
+
+
+def _less_for_long(batch: TurnBatch, limit: int, buffer: int) -> TurnBatch:
+    """Add the overlong penalty to the outcome and to the reward of the last turn."""
+    assert batch.turn_tokens is not None
+    lengths = batch.turn_tokens.sum(1).tolist()
+    penalty = torch.tensor([overlong_penalty(n, limit=limit, buffer=min(buffer, limit)) for n in lengths])
+    last = torch.nn.functional.one_hot((batch.turns - 1).clamp(min=0), batch.rewards.shape[1])
+    return batch.unchecked(
+        outcome=batch.outcome + penalty.to(batch.outcome),
+        rewards=batch.rewards + (penalty[:, None] * last).to(batch.rewards),
+    )
+
+
+def _imitation(config: TrainConfig, step: int) -> float:
+    return imitation_weight(
+        step, warmup=config.trainer.replay_warm_up, coefficient=config.trainer.replay_coefficient
+    )
+
+
+def _replayed(buffer: ReplayBuffer[str], config: TrainConfig, step: int) -> list[tuple[Trajectory, float]]:
+    """Trajectories of earlier steps to imitate, each with its present advantage."""
+    draw = Random(agent_seed(config.seed, step, "replay"))
+    found = buffer.sample(step, config.trainer.replay_episodes, draw)
+    return [(Trajectory.from_json(r.item), r.advantage) for r in found]
+
+
+def _joined(rows: TokenBatch, replayed: list[tuple[Trajectory, float]], weight: float) -> TokenBatch:
+    """The rows with those of replayed trajectories behind them; their advantage is weighed here, and they enter no
+    statistic: credit was computed before.
+    """
+    old = collate([t for t, _ in replayed])
+    assert old.tokens is not None and old.action_mask is not None
+    assert old.turn_of_token is not None and old.log_probs is not None
+    assert rows.row_mask is not None and rows.row_to_trajectory is not None
+    advantage = weight * torch.tensor([a for _, a in replayed])[:, None] * old.action_mask
+    width = max(rows.tokens.shape[1], old.tokens.shape[1])
+
+    def stacked(new: torch.Tensor, kept: torch.Tensor, fill: float) -> torch.Tensor:
+        pad = torch.nn.functional.pad
+        parts = (pad(x, (0, width - x.shape[1]), value=fill) for x in (new, kept.to(new)))
+        return torch.cat(list(parts))
+
+    last = int(rows.row_to_trajectory.max()) + 1
+    return TokenBatch(
+        tokens=stacked(rows.tokens, old.tokens, 0),
+        action_mask=stacked(rows.action_mask, old.action_mask, False),
+        turn_of_token=stacked(rows.turn_of_token, old.turn_of_token, -1),
+        old_log_probs=stacked(rows.old_log_probs, old.log_probs, 0.0),
+        advantages=stacked(rows.advantages, advantage, 0.0),
+        row_mask=torch.cat([rows.row_mask, torch.ones(len(replayed), dtype=torch.bool)]),
+        row_to_trajectory=torch.cat([rows.row_to_trajectory, last + torch.arange(len(replayed))]),
+    )
 
 
 def _evaluate(env: TurnEnv, student: LocalAgent, config: TrainConfig, split: str) -> RolloutResult:
