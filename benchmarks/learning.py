@@ -4,11 +4,12 @@
     python benchmarks/learning.py --envs frozen_lake --schemes grpo gigpo --seeds 5 --steps 60
     python benchmarks/learning.py --report                          # only read what is there
 
-Each run is `turnwise train` in a process of its own with one torch thread, as many at a time as `--processes`. For one
-environment and seed every scheme starts from the same warmed-up model and sees the same tasks. Printed, and written to
+Each run is `turnwise train` in a process of its own with one torch thread, as many at a time as `--processes`. All runs
+of an environment start from the same warmed-up model (made once, in the cache of tiny models), and runs of one seed see
+the same tasks, so equal steps are equal episodes. Printed, and written to
 `<out>/learning.md` and `.png`:
 
-    success     held-out test success after training, greedy no, sampled as in training
+    success     held-out test success after training, sampled as in training
     gain        the same minus the success before training
     area        mean success of the training episodes over the whole run: who learns early wins
     steps       first step at which the running mean of training success reaches the final one of `grpo`
@@ -51,15 +52,42 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", default=[], help="further overrides of every run, behind --")
     args = parser.parse_args()
     if not args.report:
-        jobs = [
-            (env, scheme, seed) for env in args.envs for seed in range(args.seeds) for scheme in args.schemes
-        ]
-        # The first scheme of each (environment, seed) builds the warm start that the others find in the cache.
-        first = [job for job in jobs if job[1] == args.schemes[0]]
         with ThreadPoolExecutor(args.processes) as pool:
-            for batch in (first, [job for job in jobs if job not in first]):
-                list(pool.map(lambda job: _run(args.out, *job, args.steps, args.overrides), batch))
+            started = dict(
+                zip(args.envs, pool.map(lambda env: _warm_start(env, args.overrides), args.envs), strict=True)
+            )
+            jobs = [(env, s, seed) for seed in range(args.seeds) for env in args.envs for s in args.schemes]
+            list(
+                pool.map(
+                    lambda j: _run(
+                        args.out, *j, args.steps, [f"model.path={started[j[0]]}", *args.overrides]
+                    ),
+                    jobs,
+                )
+            )
     report(args.out, args.envs, args.schemes)
+
+
+WARM_START = """
+import sys
+from turnwise.configs.compose import compose
+from turnwise.configs.schema import TrainConfig
+from turnwise.envs import make
+from turnwise.trainers.local.model import find
+config = compose(TrainConfig, sys.argv[1:], registered={})
+form = {"format": config.format.name, "system_prompt": config.format.system_prompt}
+print(find(config.model, make(config.env.id, **form, **config.env.parameters), seed=0, say=lambda _: None))
+"""
+
+
+def _warm_start(env: str, overrides: Sequence[str]) -> str:
+    """Folder of the warmed-up model that all runs of an environment start from."""
+    command = [sys.executable, "-c", WARM_START, f"env={env}", *overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"the warm start of {env} failed:\n{done.stderr[-2000:]}")
+    return done.stdout.splitlines()[-1]
 
 
 def _run(out: Path, env: str, scheme: str, seed: int, steps: int, overrides: Sequence[str]) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 from pydantic import Field
 
 from .core import Outcome, TurnEnv
+from .errors import InvalidParameter
 from .tasks import Task, split_of
 from .tools import Call, tool
 
+_TRIES = 20_000
 _MOVES = {"left": (0, -1), "down": (1, 0), "right": (0, 1), "up": (-1, 0)}
 _TURNED = {
     "left": ("up", "down"),
@@ -56,7 +58,7 @@ class FrozenLake(TurnEnv):
         """Draw a solvable map from the task's seed."""
         n = self.size
         generator = np.random.Generator(np.random.PCG64(task.seed))
-        while True:
+        for _ in range(_TRIES):
             cells = (generator.random((n, n)) < self.holes).tolist()
             start, goal = (divmod(int(c), n) for c in generator.choice(n * n, 2, replace=False))
             if abs(start[0] - goal[0]) + abs(start[1] - goal[1]) < n - 1:
@@ -66,6 +68,11 @@ class FrozenLake(TurnEnv):
             key = "".join("O" if c else "." for row in cells for c in row) + f"{goal}"
             if start in distance and split_of(key) == task.split:
                 break
+        else:
+            raise InvalidParameter(
+                f"no map of size {n} with holes={self.holes:g} was found for the split {task.split!r} in {_TRIES:,} tries: "
+                "there are too few different ones, or too few that can be crossed; choose another size"
+            )
         self.cells, self.goal, self.position, self.distance = cells, goal, start, distance
         self.length = distance[start]
         self.policy: np.ndarray | None = None

@@ -17,7 +17,7 @@ from .errors import InvalidParameter
 from .tasks import ListedTasks, ProceduralTasks, Task, TaskSet, split_of
 from .tools import Call, tool
 
-_TRIES = 2_000
+_TRIES = 20_000
 _SEARCH_LIMIT = 100_000
 _WALLS = 0.3
 
@@ -86,10 +86,7 @@ class Sokoban(TurnEnv):
         if "room" in task.data:
             room = _parse(task.data["room"].split("\n"))
         else:
-            random = Random(task.seed)
-            room = _generate(random, self.size, self.boxes, self.pushes)
-            while _split(room) != task.split:
-                room = _generate(random, self.size, self.boxes, self.pushes)
+            room = _generate(Random(task.seed), self.size, self.boxes, self.pushes, task.split)
         self.width, self.height, self.floor, self.targets, self.box_bits, self.player = room
         self.distance, self.alive = _push_distances(room)
         self.distance_at_start = self.distance_left = sum(self.distance[box] for box in _bits(room.boxes))
@@ -170,8 +167,8 @@ class Sokoban(TurnEnv):
             boxes ^= 1 << box | 1 << box + step
 
 
-def _generate(rng: Random, size: int, boxes: int, pushes: int) -> Room:
-    """Play backwards from solved rooms until a room is found that needs at least so many pushes.
+def _generate(rng: Random, size: int, boxes: int, pushes: int, split: str) -> Room:
+    """Play backwards from solved rooms until a room of the split is found that needs at least so many pushes.
 
     Only `rng.random()` is drawn from: what it gives is the same in every version of Python.
     """
@@ -184,7 +181,7 @@ def _generate(rng: Random, size: int, boxes: int, pushes: int) -> Room:
             continue
         floor = _reach(1 << cells[int(random() * len(cells))], floor, size)
         cells = [cell for cell in cells if floor >> cell & 1]
-        if len(cells) < 3 * boxes + 3:
+        if len(cells) < 2 * boxes + 3:
             continue
         targets = 0
         while targets.bit_count() < boxes:
@@ -206,12 +203,12 @@ def _generate(rng: Random, size: int, boxes: int, pushes: int) -> Room:
                 needed = sum(distance[cell] for cell in _bits(room.boxes))
                 if needed > most:
                     furthest, most = room, needed
-        if most >= pushes:
+        if most >= pushes and _split(furthest) == split:
             free = list(_bits(_reach(1 << furthest.player, floor & ~furthest.boxes, size)))
             return furthest._replace(player=free[int(random() * len(free))])
     raise InvalidParameter(
-        f"no room of size {size} with {boxes} boxes that needs {pushes} pushes was found in {_TRIES:,} tries; "
-        "make it larger or ask for fewer pushes"
+        f"no room of size {size} with {boxes} boxes that needs {pushes} pushes was found for the split {split!r} in "
+        f"{_TRIES:,} tries; make it larger or ask for fewer pushes"
     )
 
 

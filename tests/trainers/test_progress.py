@@ -320,12 +320,12 @@ def test_hidden_states_are_those_of_the_plain_model(untrained):
         )
 
 
-def policy():
+def policy(hidden=16):
     torch.manual_seed(0)
     return Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=11,
-            hidden_size=16,
+            hidden_size=hidden,
             intermediate_size=24,
             num_hidden_layers=1,
             num_attention_heads=2,
@@ -381,6 +381,17 @@ def test_spa_learns_which_turns_contribute():
             paid[good(turn)].append(value)
     means = [sum(values) / len(values) for values in paid.values()]
     assert means == pytest.approx([0.25, 0.0], abs=0.08)
+
+
+@pytest.mark.parametrize("name", ["spa", "value_progress"])
+@pytest.mark.parametrize("hidden", [16, 512])
+def test_the_default_steps_do_not_overshoot_on_long_episodes_that_rarely_succeed(name, hidden):
+    model, source = policy(hidden), build(name)
+    trajectories = play(32, 0, turns=(15, 25))
+    for i, t in enumerate(trajectories):
+        t.score = float(i % 16 == 0)
+    metrics = learn(source, model, [trajectories] * 10)
+    assert all(m["loss_after"] <= m["loss"] for m in metrics)
 
 
 def test_the_residual_makes_the_contributions_sum_to_the_score():

@@ -1,7 +1,6 @@
 """Reward sources inside the training loop: they are paid, recorded, learned from, and resumed."""
 
 import json
-
 from pathlib import Path
 
 import pytest

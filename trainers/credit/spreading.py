@@ -48,5 +48,5 @@ def spread(advantage: Tensor, turns: TurnBatch | Tensor, row_to_trajectory: Tens
 
 
 def only_inside(x: Tensor, inside: Tensor) -> Tensor:
-    """x itself, with 0 written outside: a third faster than `masked_fill_` on millions of tokens."""
+    """X itself, with 0 written outside: a third faster than `masked_fill_` on millions of tokens."""
     return torch.where(inside, x, x.new_zeros(()), out=x)

@@ -234,6 +234,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
                     memory.update(batch)
                 on_tokens = credit.spread(advantage, batch) if scheme.level == "turn" else advantage
 
+                assert batch.tokens is not None and batch.action_mask is not None
                 assert batch.turn_of_token is not None and batch.log_probs is not None
                 rows = TokenBatch(
                     tokens=batch.tokens,

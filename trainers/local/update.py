@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,9 @@ class TokenBatch:
 
     def on(self, device: torch.device) -> TokenBatch:
         """The batch on a device, `row_mask` merged into `action_mask`, floats 0 where that is false."""
-        moved = {name: None if field is None else field.to(device) for name, field in vars(self).items()}
+        moved: dict[str, Any] = {
+            name: None if field is None else field.to(device) for name, field in vars(self).items()
+        }
         mask, keep = moved["action_mask"], moved.pop("row_mask")
         if keep is not None:
             moved["action_mask"] = mask = mask & keep[:, None]
@@ -62,12 +65,11 @@ class TokenBatch:
 
     def rows(self, chosen: Tensor, width: int | None = None) -> TokenBatch:
         """Some rows, by number, without the columns from `width` on."""
-        return TokenBatch(
-            **{
-                name: None if field is None else field[chosen] if field.ndim == 1 else field[chosen, :width]
-                for name, field in vars(self).items()
-            }
-        )
+        picked: dict[str, Any] = {
+            name: None if field is None else field[chosen] if field.ndim == 1 else field[chosen, :width]
+            for name, field in vars(self).items()
+        }
+        return TokenBatch(**picked)
 
 
 def update(
@@ -159,7 +161,7 @@ def update(
                 )
             assert entropy is not None
             total = _loss(part, share[rows, :width], log_probs, entropy, loss, tally, first=not norms)
-            total.backward()  # type: ignore[no-untyped-call]
+            total.backward()
         norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm).item()
         if math.isfinite(norm):
             optimizer.step()

@@ -207,4 +207,3 @@ def _positions(model: Any) -> int | None:
 
 def _flat(values: Sequence[Sequence[Sequence[float]]]) -> list[float]:
     return [v for episode in values for probe in episode for v in probe]
-

@@ -15,7 +15,9 @@ from .registry import Models
 
 
 class LinearHead:
-    """One number from each hidden state, w . h + b; starts at 0 and learns by Adam.
+    """One number from each hidden state, w . h / H + b; starts at 0 and learns by Adam.
+
+    Adam moves every weight by about its learning rate, so without the 1 / H a step would move the number H times as far.
 
     Args:
         lr: learning rate.
@@ -33,7 +35,7 @@ class LinearHead:
         layer, _ = self._made(hidden.shape[1])
         # A caller's autocast would round, and go on with the weights of before an optimizer step.
         with torch.autocast(hidden.device.type, enabled=False):
-            number: Tensor = layer(hidden)
+            number: Tensor = layer(hidden / hidden.shape[1])
         return number[:, 0]
 
     def fit(self, hidden: Tensor, loss: Callable[[Tensor], Tensor]) -> dict[str, float]:

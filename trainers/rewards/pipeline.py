@@ -556,4 +556,3 @@ def correlation(x: Tensor, y: Tensor) -> float | None:
     size = float(x.norm() * y.norm())
     # Rounding leaves about 1e-16 of a constant's size.
     return float(x @ y) / size if size > 1e-12 else None
-

@@ -291,7 +291,7 @@ def _packed(
                 values = wanted.read(model, ids, temperature, **arguments)
         elif kernel == "split" and padding == "right":
             with _attention(model, _SPLIT):
-                arguments["attention_mask"] = packed_mask(copy, visible)[:, :, context:]
+                arguments["attention_mask"] = packed_mask(copy, visible, context)
                 values = wanted.read(model, ids, temperature, **arguments)
         else:
             mask = packed_mask(copy, visible)
@@ -310,20 +310,21 @@ def _packed(
 _CONTEXT, _NOTHING = -1, -2
 
 
-def packed_mask(copy: Tensor, visible: Tensor) -> Tensor:
-    """[r, 1, S, S] bool: which key (last axis) a query sees.
+def packed_mask(copy: Tensor, visible: Tensor, start: int = 0) -> Tensor:
+    """[r, 1, S - start, S] bool: which key (last axis) a query sees, for the queries from column `start` on.
 
     Args:
         copy: [r, S] number of the probe a column belongs to; -1 for the context, -2 for padding.
         visible: [r, S] column at which what a probe's token sees of the context ends.
+        start: first query.
     """
     columns = torch.arange(copy.shape[1], device=copy.device)
-    query, key = copy[:, :, None], copy[:, None, :]
-    causal = columns[None, :] <= columns[:, None]
+    query, key = copy[:, start:, None], copy[:, None, :]
+    causal = columns <= columns[start:, None]
     own = (query == key) & causal & (key != _NOTHING)
-    shared = (query >= 0) & (key == _CONTEXT) & (columns < visible[:, :, None])
+    shared = (query >= 0) & (key == _CONTEXT) & (columns < visible[:, start:, None])
     # Padding sees itself: a row of attention over nothing is NaN, and would spoil what it is multiplied with.
-    itself = columns[None, :] == columns[:, None]
+    itself = columns == columns[start:, None]
     return (own | shared | itself)[:, None]
 
 

@@ -47,7 +47,7 @@ class ValueProgress(RewardSource):
         self,
         *,
         update: Literal["before", "after"] = "after",
-        lr: Positive = 1e-2,
+        lr: Positive = 3e-2,
         epochs: Annotated[int, Interval(1)] = 8,
     ) -> None:
         super().__init__()
