@@ -5,19 +5,33 @@
 | part      | measures                                                          | target                             |
 |-----------|-------------------------------------------------------------------|------------------------------------|
 | info_gain | one pass over all checkpoints against one forward pass per turn   | 3 times at 8 turns, 5 times at 16  |
+| implicit_prm | update and scoring against the policy's own update               | at most 1.3 times                  |
+| judge     | trajectories judged per second against calls of the bare server, 64 at a time |                        |
 
 `info_gain`: 32 episodes of a small random model (Qwen3, 2 layers, half a million weights), about 60 tokens per turn and a
 forced answer of 8, of which 3 are scored. `plain` batches its rows as the others do, by the same budget of tokens and sorted
 by length, so the ratio is what the packing saves and not what a loop wastes. `alone` is that loop, one row at a time, as the
 released code runs it. Ratios are of processor seconds, the best of three; memory is the peak of a process of its own,
 less what it needs with the model loaded.
+
+`implicit_prm`: 8 groups of 8 trajectories of 4 to 8 turns, 30 tokens read and 10 written in each, the same model. The policy
+is updated on all of them; groups whose trajectories all succeed or all fail teach the reward model nothing by DPO. Processor
+seconds, median of three; peak memory as above, optimizers included.
+
+`judge`: 512 trajectories of 8 turns, a server in a process of its own that answers at once or after 50 ms. `bare` sends the same
+requests over 64 open sockets and looks at nothing that comes back. Wall seconds, so leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import json
 import multiprocessing
+import random
+import re
 import resource
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +39,12 @@ from typing import Any
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from turnwise.configs.schema import LossSection
+from turnwise.envs import Trajectory, Turn, make
+from turnwise.trainers.collate import collate
+from turnwise.trainers.local.update import TokenBatch, update
+from turnwise.trainers.rewards import Models, build
+from turnwise.trainers.rewards.judge import question
 from turnwise.trainers.rewards.scoring import Probe, forced_log_probs
 
 EPISODES, TOKENS_PER_TURN, ANSWER, SCORED = 32, 60, 8, 3
@@ -107,7 +127,185 @@ def info_gain(threads: int) -> None:
         print(f"  alone / packed = {seconds['alone'] / seconds['packed']:.1f}")
 
 
-PARTS: dict[str, Callable[[int], None]] = {"info_gain": info_gain}
+LEARNERS: dict[str, dict[str, Any]] = {
+    "dpo": {},
+    "dpo, a third silent": {"silent": 3},
+    "ce": {"objective": "ce"},
+    "dpo, adapters": {"lora_rank": 8},
+}
+
+
+def rollouts(silent: int = 0) -> list[Trajectory]:
+    """Trajectories of random tokens; every `silent`-th group has successes alone."""
+    draw = random.Random(0)
+    found = []
+    for i in range(64):
+        turns = [
+            Turn(
+                "seen",
+                "done",
+                prompt_ids=[draw.randrange(1024) for _ in range(30)],
+                action_ids=[draw.randrange(1024) for _ in range(10)],
+                action_log_probs=[-7.0] * 10,
+            )
+            for _ in range(draw.randint(4, 8))
+        ]
+        group = i // 8
+        won = i % 2 == 0 or bool(silent and group % silent == 0)
+        found.append(
+            Trajectory("Test-v0", f"{group}", "train", 0, "terminated", float(won), won, turns, group=group)
+        )
+    return found
+
+
+def learn(way: str, threads: int, answers: Any) -> None:
+    """In a process of its own: processor seconds of update and scoring, and peak memory in MiB."""
+    torch.set_num_threads(threads)
+    policy = model()
+    options = dict(LEARNERS.get(way, {}))
+    trajectories = rollouts(options.pop("silent", 0))
+    batch = collate(trajectories)
+    assert batch.tokens is not None and batch.action_mask is not None and batch.turn_of_token is not None
+    assert batch.log_probs is not None
+    rows = TokenBatch(
+        batch.tokens, batch.action_mask, batch.turn_of_token, batch.log_probs, torch.randn(batch.tokens.shape)
+    )
+    models = Models(env=make("HigherLower-v1"), policy=policy)
+    if way == "policy":
+        optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-6)
+        stages = [lambda: update(policy, optimizer, rows, LossSection())]
+    else:
+        source = build("implicit_prm", **options)
+        stages = [
+            lambda: source.update(trajectories, batch, models),
+            lambda: asyncio.run(source.score(trajectories, models)),
+        ]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    took: list[list[float]] = [[] for _ in stages]
+    for _ in range(4):
+        for stage, seconds in zip(stages, took, strict=True):
+            began = time.process_time()
+            stage()
+            seconds.append(time.process_time() - began)
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    answers.put(([statistics.median(seconds[1:]) for seconds in took], peak))
+
+
+def implicit_prm(threads: int) -> None:
+    """Update and scoring of the reward model against the policy's own update."""
+    spawn = multiprocessing.get_context("spawn")
+    policy = 0.0
+    print("implicit_prm, 64 trajectories of 4 to 8 turns")
+    for way in ("policy", *LEARNERS):
+        answers = spawn.Queue()
+        process = spawn.Process(target=learn, args=(way, threads, answers))
+        process.start()
+        seconds, peak = answers.get()
+        process.join()
+        policy = policy or sum(seconds)
+        stages = " + ".join(f"{s:.2f}" for s in seconds)
+        print(
+            f"  {way:20}{stages:>12} s {peak:6.0f} MiB   {sum(seconds) / policy:.2f} times (target at most 1.3)"
+        )
+
+
+JUDGED, AT_ONCE = 512, 64
+
+
+async def _serve(delay: float, port: Any) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"content-length: (\d+)", head.lower())
+                assert length is not None
+                body = await reader.readexactly(int(length[1]))
+                nonce = re.search(rb"BEGIN (\w+)", body)
+                assert nonce is not None
+                turns = [{"turn": k, "verdict": "right"} for k in range(1, 9)]
+                text = json.dumps({"nonce": nonce[1].decode(), "turns": turns})
+                reply = json.dumps(
+                    {"choices": [{"message": {"content": text}}], "usage": {"total_tokens": 9}}
+                ).encode()
+                await asyncio.sleep(delay)
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(reply), reply))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=256)
+    port.put(server.sockets[0].getsockname()[1])
+    await server.serve_forever()
+
+
+def serve(delay: float, port: Any) -> None:
+    """The judge of the benchmark, in a process of its own."""
+    asyncio.run(_serve(delay, port))
+
+
+async def bare(port: int, bodies: list[bytes]) -> None:
+    """Send the requests over open sockets, without reading more of an answer than its length."""
+    left = iter(bodies)
+
+    async def connection() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for body in left:
+            writer.write(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.rsplit(b":", 1)[1]))
+        writer.close()
+
+    await asyncio.gather(*(connection() for _ in range(AT_ONCE)))
+
+
+def judge(threads: int) -> None:
+    """Trajectories per second through the reward source against requests per second of the server alone."""
+    spawn = multiprocessing.get_context("spawn")
+    models = Models(env=make("HigherLower-v1"))
+    trajectories = [
+        Trajectory(
+            "HigherLower-v1",
+            f"{i}",
+            "train",
+            i,
+            "terminated",
+            1.0,
+            True,
+            [Turn("Higher. " * 5, f"guess[{i}]")] * 8,
+        )
+        for i in range(JUDGED)
+    ]
+    asked = [question(t, rules=models.env.rules, rubric=None)[0] for t in trajectories]
+    bodies = [json.dumps({"model": "m", "messages": messages}).encode() for messages in asked]
+    print(f"judge, {JUDGED} trajectories, {AT_ONCE} calls at a time")
+    for delay in (0.0, 0.05):
+        port = spawn.Queue()
+        server = spawn.Process(target=serve, args=(delay, port), daemon=True)
+        server.start()
+        number = port.get()
+        took = {"bare": float("inf"), "judge": float("inf")}
+        for _ in range(3):
+            source = build("judge", url=f"http://127.0.0.1:{number}/v1", model="m", concurrency=AT_ONCE)
+            began = time.perf_counter()
+            asyncio.run(bare(number, bodies))
+            took["bare"] = min(took["bare"], time.perf_counter() - began)
+            began = time.perf_counter()
+            scores = asyncio.run(source.score(trajectories, models))
+            took["judge"] = min(took["judge"], time.perf_counter() - began)
+            assert scores == [[0.0] * 8] * JUDGED
+        server.terminate()
+        rates = {way: JUDGED / seconds for way, seconds in took.items()}
+        print(
+            f"  a server that takes {1000 * delay:.0f} ms: bare {rates['bare']:.0f}, judge {rates['judge']:.0f} calls per"
+            f" second ({rates['judge'] / rates['bare']:.0%})"
+        )
+
+
+PARTS: dict[str, Callable[[int], None]] = {
+    "info_gain": info_gain,
+    "implicit_prm": implicit_prm,
+    "judge": judge,
+}
 
 
 def main() -> None:

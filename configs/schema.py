@@ -109,7 +109,7 @@ class TrainerSection(Section):
     """The engine and the sizes of a run."""
 
     name: Literal["local"] = "local"
-    steps: Positive = 100
+    steps: Positive = 150
     tasks_per_step: Positive = 16
     group_size: Positive = 8
     """Episodes per task; credit compares within a group."""

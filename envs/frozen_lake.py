@@ -14,7 +14,7 @@ from .errors import InvalidParameter
 from .tasks import Task, split_of
 from .tools import Call, tool
 
-_TRIES = 20_000
+_TRIES = 50_000
 _MOVES = {"left": (0, -1), "down": (1, 0), "right": (0, 1), "up": (-1, 0)}
 _TURNED = {
     "left": ("up", "down"),

@@ -339,6 +339,14 @@ def test_the_filter_keeps_groups_that_differ_and_plays_on_until_there_are_enough
     assert all(m["dropped_episodes"] > 0 for m in metrics(run))
 
 
+def test_a_prompt_longer_than_the_context_is_named_with_what_to_do(tmp_path):
+    tight = config(tmp_path / "run", trainer__eval_episodes=4)
+    tight.model.max_context = 16
+    tight.env.parameters["high"] = 10**9
+    with pytest.raises(errors.UsageError, match=r"longer than model\.max_context=16"):
+        train(tight, say=str)
+
+
 def test_good_episodes_are_imitated_again_and_a_run_that_does_so_resumes_bit_for_bit(tmp_path):
     replay = {"trainer__replay_episodes": 4, "trainer__replay_warm_up": 2, "trainer__eval_episodes": 4}
     train(config(tmp_path / "whole", trainer__steps=4, **replay), say=str)

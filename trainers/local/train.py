@@ -195,7 +195,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
                 if config.trainer.overlong_buffer:
                     batch = _less_for_long(batch, config.model.max_context, config.trainer.overlong_buffer)
                 if batch.tokens is None or batch.action_mask is None:
-                    raise UsageError(f"every episode of step {step} failed: {rollout.failures}")
+                    raise UsageError(_nothing_played(rollout, config, step))
                 with autocast:
                     paid = run_async(
                         rewards.score(rollout.trajectories, batch, replace(models_of_run, step=step))
@@ -397,6 +397,16 @@ def _rollouts(env: TurnEnv, agent: LocalAgent, config: TrainConfig, step: int) -
     for i, t in enumerate(kept):
         t.group = i // trainer.group_size  # groups of several rounds stay apart
     return RolloutResult(kept, time.perf_counter() - began), wanted.dropped
+
+
+def _nothing_played(rollout: RolloutResult, config: TrainConfig, step: int) -> str:
+    if rollout.failures:
+        first = next(t.error for t in rollout.trajectories if t.error)
+        return f"every episode of step {step} failed: {rollout.failures}; the first: {first}"
+    return (
+        f"in step {step} no episode had room for a single turn: the first prompt is longer than model.max_context="
+        f"{config.model.max_context} tokens; raise it, or shorten the observation (format.system_prompt=false)"
+    )
 
 
 def _less_for_long(batch: TurnBatch, limit: int, buffer: int) -> TurnBatch:

@@ -179,8 +179,14 @@ class InfoGain(RewardSource):
             probes += [Probe(end, f.tokens, f.first) for f in forced]
         return _Plan(base, probes, checkpoints)
 
-    def _gains(self, plan: _Plan, values: Sequence[Sequence[float]]) -> list[float | None]:
-        log_probs = [None if c is None else [values[n] for n in c] for c in plan.checkpoints]
+    def _gains(self, plan: _Plan, values: Sequence[Sequence[float] | None]) -> list[float | None]:
+        log_probs: list[list[Sequence[float]] | None] = []
+        for numbers in plan.checkpoints:
+            found = [values[n] for n in numbers or []]
+            known = [v for v in found if v is not None]
+            if len(known) < len(found):  # only a server finds out so late
+                self.counters["unreachable"] += 1
+            log_probs.append(known if known and len(known) == len(found) else None)
         return gains(beliefs(log_probs, self.definition, self.aliases))
 
     def _answers(self, models: Models) -> AnswerWriter:

@@ -1,8 +1,8 @@
-"""A linear head that learns beside the policy, on what its last layer holds at chosen tokens."""
+"""A linear head that learns beside the policy, on what its last layer holds at the turns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,62 +15,60 @@ from .registry import Models
 
 
 class LinearHead:
-    """One number from each hidden state, w . h / H + b; starts at 0 and learns by Adam.
+    """A linear function of features, fitted by ridge regression to all that it has seen, the latest counting most.
 
-    Adam moves every weight by about its learning rate, so without the 1 / H a step would move the number H times as far.
+    Solved exactly from the moments of the features, so there is no learning rate, and a step cannot overshoot. Says 0 until
+    it is fitted.
 
     Args:
-        lr: learning rate.
-        epochs: optimizer steps per call of `fit`.
+        ridge: penalty on the squared weights, as a share of the power of the features: directions that hold less of it are
+            mostly ignored. The last feature, the constant, is not penalised.
+        memory: what each earlier batch counts for beside the next, in [0, 1].
     """
 
-    def __init__(self, *, lr: float, epochs: int) -> None:
-        self._lr, self._epochs = lr, epochs
-        self._layer: nn.Linear | None = None
-        self._optimizer: torch.optim.Adam | None = None
-        self._saved: Mapping[str, Any] | None = None
+    def __init__(self, *, ridge: float, memory: float) -> None:
+        self._ridge, self._memory = ridge, memory
+        self._moments: Tensor | None = None  # (D + 1, D + 1), of features and target together
+        self._weights: Tensor | None = None
 
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """[n] from [n, H]."""
-        layer, _ = self._made(hidden.shape[1])
-        # A caller's autocast would round, and go on with the weights of before an optimizer step.
-        with torch.autocast(hidden.device.type, enabled=False):
-            number: Tensor = layer(hidden / hidden.shape[1])
-        return number[:, 0]
+    def __call__(self, features: Tensor) -> Tensor:
+        """[n] from [n, D]."""
+        if self._weights is None:
+            return features.new_zeros(len(features))
+        return features @ self._weights
 
-    def fit(self, hidden: Tensor, loss: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Lower a loss of the numbers [n]; returns it before the first step as `loss` and after the last as `loss_after`."""
-        _, optimizer = self._made(hidden.shape[1])
-        losses = []
-        for _ in range(self._epochs):
-            value = loss(self(hidden))
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            losses.append(value.item())
-        with torch.no_grad():
-            return {"loss": losses[0], "loss_after": loss(self(hidden)).item()}
+    def fit(self, features: Tensor, target: Tensor) -> dict[str, float]:
+        """Learn a batch; returns the mean squared error before as `loss` and after as `loss_after`."""
+        before = (self(features) - target).square().mean().item()
+        both = torch.cat([features, target[:, None]], 1)
+        moments = both.T @ both
+        self._moments = moments if self._moments is None else self._memory * self._moments + moments
+        self._solve()
+        return {"loss": before, "loss_after": (self(features) - target).square().mean().item()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and optimizer."""
-        if self._layer is None or self._optimizer is None:
-            return dict(self._saved or {})
-        return {"layer": self._layer.state_dict(), "optimizer": self._optimizer.state_dict()}
+        """The moments, which are all that it has learned."""
+        return {} if self._moments is None else {"moments": self._moments}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint; the layer is made at the next use."""
-        self._saved, self._layer, self._optimizer = state, None, None
+        """Go on from a checkpoint."""
+        self._moments = state.get("moments")
+        self._weights = None
+        if self._moments is not None:
+            self._solve()
 
-    def _made(self, size: int) -> tuple[nn.Linear, torch.optim.Adam]:
-        if self._layer is None or self._optimizer is None:
-            self._layer = nn.utils.skip_init(nn.Linear, size, 1)
-            nn.init.zeros_(self._layer.weight)
-            nn.init.zeros_(self._layer.bias)
-            self._optimizer = torch.optim.Adam(self._layer.parameters(), lr=self._lr)
-            if self._saved:
-                self._layer.load_state_dict(self._saved["layer"])
-                self._optimizer.load_state_dict(self._saved["optimizer"])
-        return self._layer, self._optimizer
+    def _solve(self) -> None:
+        assert self._moments is not None
+        power, target = self._moments[:-1, :-1], self._moments[:-1, -1]
+        penalty = torch.full_like(target, self._ridge * power.diagonal()[:-1].sum().item())
+        penalty[-1] = 0.0
+        self._weights = torch.linalg.solve(power + penalty.diag(), target)
+
+
+def with_constant(hidden: Tensor) -> Tensor:
+    """[n, H + 1] features of hidden states [n, H]: scaled to length 1, and a 1."""
+    scaled = hidden.double() / hidden.shape[1] ** 0.5
+    return torch.cat([scaled, scaled.new_ones(len(scaled), 1)], 1)
 
 
 def hidden_at_turns(batch: TurnBatch, models: Models, *, before: bool) -> tuple[Tensor, Tensor]:
@@ -82,7 +80,7 @@ def hidden_at_turns(batch: TurnBatch, models: Models, *, before: bool) -> tuple[
         before: at the last token before the turn's action, which has not seen it, instead of the action's last token.
 
     Returns:
-        Normalised hidden states [n, H], and the cells [n] of the flattened [B * K] that they belong to.
+        Features [n, H + 1] float64 of the hidden states (see `with_constant`), and the cells [n] of the flattened [B * K] that they belong to.
     """
     assert batch.tokens is not None and batch.turn_end is not None and batch.turn_tokens is not None
     cells = (batch.turn_end.view(-1) >= 0).nonzero()[:, 0]
@@ -95,7 +93,7 @@ def hidden_at_turns(batch: TurnBatch, models: Models, *, before: bool) -> tuple[
     hidden = hidden_states(
         models.policy, batch.tokens, where.view(batch.tokens.shape), token_budget=models.token_budget
     )
-    return hidden, cells[order]
+    return with_constant(hidden), cells[order]
 
 
 def hidden_states(model: Any, tokens: Tensor, where: Tensor, *, token_budget: int) -> Tensor:

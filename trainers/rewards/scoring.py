@@ -61,8 +61,10 @@ class Scorer(Protocol):
 
     async def log_probs(
         self, contexts: Sequence[Sequence[int]], probes: Sequence[Sequence[Probe]]
-    ) -> list[list[list[float]]]:
+    ) -> Sequence[Sequence[Sequence[float] | None]]:
         """For each context, for each of its probes, the log-probabilities in nats of `tokens[first:]`.
+
+        None stands for a probe that the model has no room for.
 
         Args:
             contexts: token ids.

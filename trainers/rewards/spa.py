@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ...envs import Trajectory
 from ..batch import TurnBatch
 from ..collate import collate
-from ..credit.registry import Interval, Positive
+from ..credit.registry import Discount, Positive
 from .linear_head import LinearHead, hidden_at_turns
 from .registry import Learns, Models, Need, RewardSource, Scores, register_reward
 
@@ -33,24 +32,24 @@ def with_residual(contribution: Tensor, known: Tensor, outcome: Tensor) -> Tenso
 class ProgressAttribution(RewardSource):
     """A learned contribution c_t of each turn, such that the contributions of a trajectory sum to its score.
 
-        c_t = w . h_t + b,   L = mean over trajectories of (sum_t c_t - R)^2
+        c_t = w . h_t + b,   L = mean over trajectories of (sum_t c_t - R)^2 + ridge |w|^2
 
-    h_t is the policy's normalised hidden state at the last token of the turn, without a gradient. The head starts at 0 and
-    learns at every step. The source for `credit=spa`, which can make the sum exact by itself.
+    h_t is the policy's normalised hidden state at the last token of the turn. The head says 0 until it has seen a step, and
+    is then solved exactly at every step. The source for `credit=spa`, which can make the sum exact by itself.
 
     Args:
         residual: add (R - sum c) / T to each c_t, so that the sum is exact; ours.
         update: learn from a step's trajectories "before" or "after" they are scored.
-        lr: learning rate of Adam.
-        epochs: optimizer steps per step of training, each on the whole batch.
+        ridge: see `LinearHead`.
+        memory: what each earlier step counts for beside the next.
 
     Counters: without_tokens (turns without an action token: no number).
 
-    Metrics: loss before the first optimizer step, loss_after the last, explained (share of the variance of the scores
-    before the first step).
+    Metrics: loss before the step was learned and loss_after; explained, the share of the variance of the scores that the
+    head knew before.
 
     Source: Wang et al., SPA-RL (arXiv 2505.20732), whose head reads the logits and is trained before the policy is. The
-    hidden state holds as much and is smaller; learning online is ours. The released data script overwrites every c_t with
+    hidden state holds as much and is smaller; learning online, by ridge regression, is ours. The released data script overwrites every c_t with
     one number per trajectory.
     """
 
@@ -61,24 +60,25 @@ class ProgressAttribution(RewardSource):
         *,
         residual: bool = False,
         update: Literal["before", "after"] = "after",
-        lr: Positive = 3e-2,
-        epochs: Annotated[int, Interval(1)] = 8,
+        ridge: Positive = 1e-3,
+        memory: Discount = 0.8,
     ) -> None:
         super().__init__()
         self.learns: Learns = update
         self._residual = residual
-        self._head = LinearHead(lr=lr, epochs=epochs)
+        self._head = LinearHead(ridge=ridge, memory=memory)
 
     async def score(self, trajectories: Sequence[Trajectory], models: Models) -> Scores:
         """The contribution of every turn; None for one without tokens."""
         batch = collate(trajectories)
-        hidden, cells = hidden_at_turns(batch, models, before=False)
-        with torch.no_grad():
-            contribution = _laid_out(self._head(hidden), cells, batch)
+        features, cells = hidden_at_turns(batch, models, before=False)
+        flat = torch.zeros(batch.turn_mask.numel(), dtype=torch.float64)
+        flat[cells] = self._head(features)
+        contribution = flat.view(batch.turn_mask.shape)
         known = torch.zeros_like(batch.turn_mask)
         known.view(-1)[cells] = True
         if self._residual:
-            contribution = with_residual(contribution, known, batch.outcome)
+            contribution = with_residual(contribution, known, batch.outcome.double())
         scores: Scores = []
         for t, row, have in zip(trajectories, contribution.tolist(), known.tolist(), strict=True):
             count = len(t.turns)
@@ -90,9 +90,11 @@ class ProgressAttribution(RewardSource):
         self, trajectories: Sequence[Trajectory], batch: TurnBatch, models: Models
     ) -> dict[str, float]:
         """Regress the sums of the contributions on the scores."""
-        hidden, cells = hidden_at_turns(batch, models, before=False)
-        outcome = batch.outcome.float()
-        metrics = self._head.fit(hidden, lambda c: F.mse_loss(_laid_out(c, cells, batch).sum(1), outcome))
+        features, cells = hidden_at_turns(batch, models, before=False)
+        outcome = batch.outcome.double()
+        sums = features.new_zeros(len(outcome), features.shape[1])
+        sums.index_add_(0, cells // batch.turn_mask.shape[1], features)
+        metrics = self._head.fit(sums, outcome)
         variance = outcome.var(correction=0).item()
         return metrics | ({"explained": 1 - metrics["loss"] / variance} if variance > 0 else {})
 
@@ -103,9 +105,3 @@ class ProgressAttribution(RewardSource):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
         self._head.load_state_dict(state)
-
-
-def _laid_out(numbers: Tensor, cells: Tensor, batch: TurnBatch) -> Tensor:
-    """[B, K] of the numbers [n] at their cells, 0 elsewhere."""
-    flat = numbers.new_zeros(batch.turn_mask.numel())
-    return flat.index_copy(0, cells, numbers).view(batch.turn_mask.shape)
