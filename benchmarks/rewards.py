@@ -173,7 +173,7 @@ def learn(way: str, threads: int, answers: Any) -> None:
     models = Models(env=make("HigherLower-v1"), policy=policy)
     if way == "policy":
         optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-6)
-        stages = [lambda: update(policy, optimizer, rows, LossSection())]
+        stages = [lambda: update(policy, optimizer, rows, LossSection(kl_coefficient=0.0))]
     else:
         source = build("implicit_prm", **options)
         stages = [
@@ -258,7 +258,7 @@ async def bare(port: int, bodies: list[bytes]) -> None:
     await asyncio.gather(*(connection() for _ in range(AT_ONCE)))
 
 
-def judge(threads: int) -> None:
+def judge(_: int) -> None:
     """Trajectories per second through the reward source against requests per second of the server alone."""
     spawn = multiprocessing.get_context("spawn")
     models = Models(env=make("HigherLower-v1"))

@@ -196,14 +196,16 @@ class _Seat:
 
     def __init__(self, template: TurnEnv) -> None:
         self.template = template
-        self._env: TurnEnv | None = None
+        # The clone, or nothing. The thread that makes it puts it here, so that it is closed even if nobody waits any more.
+        self._made: list[TurnEnv] = []
         self._thread: _Thread | None = None
 
     async def env(self) -> TurnEnv:
         """The clone, made anew after `leave`."""
-        if self._env is None:
-            self._env = await self.call(self.template.clone)
-        return self._env
+        if not self._made:
+            made = self._made
+            await self.call(lambda: made.append(self.template.clone()))
+        return self._made[0]
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run what belongs to the environment."""
@@ -215,15 +217,13 @@ class _Seat:
 
     def leave(self) -> Future[None] | None:
         """Give up the clone and its thread; it is closed as soon as what it is doing ends."""
-        env, thread = self._env, self._thread
-        self._env = self._thread = None
-        closed = None
-        if thread is not None:
-            closed = thread.submit(env.close) if env is not None else None
-            thread.stop()
-        elif env is not None:
-            with contextlib.suppress(Exception):
-                env.close()
+        made, thread = self._made, self._thread
+        self._made, self._thread = [], None
+        if thread is None:
+            _close(made)
+            return None
+        closed = thread.submit(partial(_close, made))
+        thread.stop()
         return closed
 
     async def close(self) -> None:
@@ -232,6 +232,12 @@ class _Seat:
         if closed is not None:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(asyncio.wrap_future(closed), _CLOSING_SECONDS)
+
+
+def _close(envs: Sequence[TurnEnv]) -> None:
+    for env in envs:
+        with contextlib.suppress(Exception):
+            env.close()
 
 
 def _as_act(agent: AgentLike) -> Callable[[Conversation], Awaitable[Reply]]:

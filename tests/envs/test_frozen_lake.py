@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import turnwise as tw
+from turnwise.envs.errors import InvalidParameter
 
 MOVES = {"left": (0, -1), "down": (1, 0), "right": (0, 1), "up": (-1, 0)}
 
@@ -85,6 +86,15 @@ def test_no_map_is_in_two_splits_wherever_one_starts() -> None:
     assert not maps["train"] & maps["test"]
     assert not maps["train"] & maps["val"]
     assert not maps["val"] & maps["test"]
+
+
+def test_a_size_with_too_few_maps_is_refused_and_not_sought_for_ever() -> None:
+    env = lake(size=3, holes=0.0)
+    env.reset(seed=0)
+    with pytest.raises(
+        InvalidParameter, match="no map of size 3 with holes=0 was found for the split 'test'"
+    ):
+        env.reset(seed=0, options={"split": "test"})
 
 
 def test_the_report_says_what_is_there() -> None:

@@ -226,6 +226,20 @@ def test_scoring_leaves_the_policy_as_it_was():
 
 
 @pytest.mark.parametrize("method", ["packed", "cached"])
+def test_adapters_are_part_of_the_policy(method):
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(
+        _model("llama"),
+        peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False),
+    )
+    contexts, probes = _episodes()
+    found = _flat(forced_log_probs(model.eval(), contexts, probes, method=method))
+    torch.testing.assert_close(found, _flat(_one_by_one(model, contexts, probes)), rtol=0, atol=1e-5)
+    with model.disable_adapter():
+        assert (found - _flat(forced_log_probs(model, contexts, probes, method=method))).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("method", ["packed", "cached"])
 def test_a_probe_sees_nothing_behind_its_checkpoint_and_no_other_probe(method):
     model = _model("qwen3")
     contexts, probes = _episodes()
@@ -864,6 +878,22 @@ def test_a_full_context_gives_no_number_and_a_count(caplog):
     # One token less, and the checkpoint before is out of reach as well.
     (found,) = _score(source, [trajectory], dataclasses.replace(models, max_context=ends[2] + size - 1))
     assert found == [pytest.approx(full[0], abs=1e-5), None, None, None]
+
+
+def test_another_scorer_may_find_a_checkpoint_too_long():
+    env, tokenizer = Quiz(format="bracket"), _tokenizer()
+    trajectory = _played(env, tokenizer, ["search[x]", "search[y]", "answer[y]"])
+    models = dataclasses.replace(_models(env, tokenizer), policy=None)
+
+    class Server:
+        """Gives -1, -2, ... per checkpoint, and nothing for the last."""
+
+        async def log_probs(self, contexts, probes):
+            return [[[-1.0 - n] for n in range(len(own) - 1)] + [None] for own in probes]
+
+    source = build("info_gain")
+    assert asyncio.run(source.score_with(Server(), [trajectory], models)) == [[-1.0, None, None]]
+    assert source.counters["unreachable"] == 1
 
 
 def test_the_models_own_positions_bound_the_context_too():

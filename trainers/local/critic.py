@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForTokenClassification
+from transformers.utils import logging as transformers_logging
 
 from ...agents.chat import ChatTokenizer
 from ...envs import Trajectory, TurnEnv
@@ -48,11 +49,14 @@ class Critic:
         token_budget: int,
         resume: Path | None = None,
     ) -> None:
+        said = transformers_logging.get_verbosity()
+        transformers_logging.set_verbosity_error()  # that the head is new is what we want
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.model: Any = AutoModelForTokenClassification.from_pretrained(
                 str(resume or source), num_labels=1, dtype=torch.float32
             )
+        transformers_logging.set_verbosity(said)
         if resume is None:
             for name, parameter in self.model.named_parameters():
                 if name.startswith(("score", "classifier")):

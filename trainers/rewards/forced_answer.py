@@ -20,6 +20,7 @@ from .registry import RewardError
 
 _ANSWER_TOOLS = ("answer", "final_answer", "submit", "finish", "respond")
 _ANSWER_PARAMETER = "answer"
+_REMEMBERED = 65536  # answers, of which a long run may have any number
 _MARKS: dict[type, Any] = {str: "qTurnwiseAnswerq", int: 7182818284590452, float: 71828182.8125}
 
 
@@ -102,6 +103,8 @@ class AnswerWriter:
     def tokens(self, answer: str) -> ForcedAnswer | None:
         """The tokens of the action that gives this answer, up to the answer's last; None as in `text`."""
         if answer not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
             forced = self.text(answer)
             self._known[answer] = None if forced is None else self._encode(forced)
         return self._known[answer]

@@ -10,7 +10,7 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -111,15 +111,19 @@ class JudgeClient:
             import httpx
         except ImportError as error:
             raise UsageError("a judge needs httpx; pip install 'turnwise[judge]'") from error
-        limits = httpx.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency)
         headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
-        # Waits are bounded per attempt below, so that a reply that trickles in ends too.
-        async with httpx.AsyncClient(limits=limits, headers=headers, timeout=None) as http:
-            self._http = http
-            self._lost = (httpx.HTTPError, httpx.StreamError, TimeoutError)
-            self._slots = asyncio.Semaphore(self._concurrency)
-            self._asking: dict[str, asyncio.Lock] = {}
-            self._failed_in_a_row = 0
+        verify = httpx.create_ssl_context()  # slow to make, so they share one
+        self._lost = (httpx.HTTPError, httpx.StreamError, TimeoutError)
+        self._asking: dict[str, asyncio.Lock] = {}
+        self._failed_in_a_row = 0
+        # One client per connection: httpx looks through all connections of a client at every step of every request. The
+        # one used last is taken first, so that no more are opened than needed.
+        self._idle: asyncio.LifoQueue[Any] = asyncio.LifoQueue()
+        async with AsyncExitStack() as clients:
+            for _ in range(self._concurrency):
+                # Waits are bounded per attempt below, so that a reply that trickles in ends too.
+                http = httpx.AsyncClient(headers=headers, timeout=None, verify=verify)
+                self._idle.put_nowait(await clients.enter_async_context(http))
             yield
 
     async def ask(self, messages: Sequence[Message], read: Callable[[str], T], *, sample: int = 0) -> T:
@@ -147,20 +151,22 @@ class JudgeClient:
                 else:
                     self.counters["cached"] += 1
                     return answer
-            async with self._slots:
+            http = await self._idle.get()
+            try:
                 if self._failed_in_a_row >= _PATIENCE:
                     raise JudgeDown(f"{_PATIENCE} questions in a row came to nothing; this one was not asked")
-                try:
-                    text = await self._attempts(body, random.Random(key))
-                except JudgeDown:
-                    self._failed_in_a_row += 1
-                    raise
+                text = await self._attempts(http, body, random.Random(key))
                 self._failed_in_a_row = 0
+            except JudgeDown:
+                self._failed_in_a_row += 1
+                raise
+            finally:
+                self._idle.put_nowait(http)
             answer = read(text)
             self._remember(key, text)
             return answer
 
-    async def _attempts(self, body: dict[str, Any], jitter: random.Random) -> str:
+    async def _attempts(self, http: Any, body: dict[str, Any], jitter: random.Random) -> str:
         for attempt in range(self._retries + 1):
             if self._max_calls is not None and self.calls >= self._max_calls:
                 raise OverBudget(f"the {self._max_calls} calls that the judge may cost are made")
@@ -170,7 +176,7 @@ class JudgeClient:
             wait = 0.0
             try:
                 async with asyncio.timeout(self._timeout):
-                    status, headers, content = await self._post(body)
+                    status, headers, content = await self._post(http, body)
             except self._lost as error:
                 why = f"{type(error).__name__}: {error}"
             else:
@@ -186,9 +192,9 @@ class JudgeClient:
                 await asyncio.sleep(min(wait, _LONGEST_WAIT))
         raise JudgeDown(f"{self._url} gave no answer in {self._retries + 1} attempts; the last: {why}")
 
-    async def _post(self, body: dict[str, Any]) -> tuple[int, Any, bytes]:
+    async def _post(self, http: Any, body: dict[str, Any]) -> tuple[int, Any, bytes]:
         content = b""
-        async with self._http.stream("POST", self._url, json=body) as response:
+        async with http.stream("POST", self._url, json=body) as response:
             async for chunk in response.aiter_bytes():
                 content += chunk
                 if len(content) > _LARGEST_REPLY:

@@ -24,7 +24,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -33,13 +33,14 @@ from torch import Tensor
 from ...envs import Trajectory
 from ...envs.rollout import agent_seed
 from ..batch import TurnBatch
-from ..credit.registry import Interval, Parameter
+from ..credit.registry import Ddof, Interval, Parameter
 from . import normalisation, schedules, shaping
-from .prof import consistency, prof
+from .prof import Select, consistency, prof
 from .registry import (
     BadRewardParameter,
     MissingNeed,
     Models,
+    Norm,
     RewardError,
     RewardSource,
     check_parameters,
@@ -50,21 +51,16 @@ from .registry import (
 SETTINGS: Mapping[str, Parameter] = MappingProxyType(
     {
         "weight": Parameter(float, 1.0, interval=Interval(0)),
-        "norm": Parameter(
-            str,
-            None,
-            choices=("none", "group", "group_separate", "batch", "running", "renorm"),
-            optional=True,
-        ),
-        "ddof": Parameter(int, 0, choices=(0, 1)),
-        "schedule": Parameter(str, "constant", choices=("constant", "linear", "cosine", "atr")),
+        "norm": Parameter(str, None, choices=get_args(Norm), optional=True),
+        "ddof": Parameter(int, 0, choices=get_args(Ddof)),
+        "schedule": Parameter(str, "constant", choices=get_args(schedules.Schedule)),
         "final_weight": Parameter(float, 0.0, interval=Interval(0)),
         "schedule_steps": Parameter(int, None, interval=Interval(1), optional=True),
-        "bound": Parameter(str, "none", choices=("none", "clip", "delta", "par")),
+        "bound": Parameter(str, "none", choices=get_args(shaping.Bound)),
         "eta": Parameter(float, 0.0),
-        "gate": Parameter(str, "none", choices=("none", "posterior")),
+        "gate": Parameter(str, "none", choices=get_args(shaping.Gate)),
         "adaptive": Parameter(bool, False),
-        "select": Parameter(str, "none", choices=("none", "prof", "prof_both")),
+        "select": Parameter(str, "none", choices=get_args(Select)),
         "keep": Parameter(int, None, interval=Interval(1), optional=True),
         "length_penalty": Parameter(float, 0.0, interval=Interval(0)),
         "length_limit": Parameter(int, None, interval=Interval(2), optional=True),
@@ -99,16 +95,16 @@ class Entry:
 
     source: RewardSource
     weight: float
-    norm: str
-    ddof: Any
-    schedule: Any
+    norm: Norm
+    ddof: Ddof
+    schedule: schedules.Schedule
     final_weight: float
     schedule_steps: int | None
-    bound: str
+    bound: shaping.Bound
     eta: float
-    gate: str
+    gate: shaping.Gate
     adaptive: bool
-    select: str
+    select: Select
     keep: int | None
     length_penalty: float
     length_limit: int | None

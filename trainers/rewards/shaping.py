@@ -7,8 +7,13 @@ not.
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import torch
 from torch import Tensor
+
+Bound: TypeAlias = Literal["none", "clip", "delta", "par"]
+Gate: TypeAlias = Literal["none", "posterior"]
 
 
 def clip(x: Tensor, known: Tensor, eta: float = 0.0) -> Tensor:
