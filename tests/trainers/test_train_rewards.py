@@ -109,3 +109,16 @@ def test_a_scheme_that_reads_a_source_is_refused_without_it(tmp_path):
     with pytest.raises(ValueError, match="implicit_prm"):
         run(tmp_path / "run", ["env"], "istar")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_scheme_that_cannot_see_a_process_reward_is_named_in_the_log(tmp_path):
+    def said_with(credit: str) -> bool:
+        lines: list[str] = []
+        data = json.loads(json.dumps(SMALL))
+        data["trainer"] |= {"steps": 1, "tasks_per_step": 8}
+        data |= {"reward": ["env", "info_gain"], "credit": {"name": credit}, "run": str(tmp_path / credit)}
+        train(TrainConfig.model_validate(data), say=lines.append)
+        return any(f"credit={credit} reads the outcome alone" in line for line in lines)
+
+    assert said_with("grpo")
+    assert not said_with("turn_returns")

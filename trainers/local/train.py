@@ -200,7 +200,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
                     paid = run_async(
                         rewards.score(rollout.trajectories, batch, replace(models_of_run, step=step))
                     )
-                batch = paid.batch
+                earned, batch = batch.rewards, paid.batch
                 agent.refresh()  # the weights are about to change
 
             if memory is not None:
@@ -232,6 +232,15 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
                 advantage = credit.compute(config.credit.name, batch, **config.credit.parameters)
                 if memory is not None:
                     memory.update(batch)
+                if step == first and rewards.provides and not any(n.startswith("extra.") for n in needs):
+                    unpaid = batch.unchecked(rewards=earned)
+                    if torch.equal(
+                        advantage, credit.compute(scheme.name, unpaid, **config.credit.parameters)
+                    ):
+                        say(
+                            f"note: credit={scheme.name} reads the outcome alone, so {', '.join(rewards.names)} teach"
+                            " nothing; turn_returns, gigpo, step_grpo or turn_gae read the rewards of turns"
+                        )
                 on_tokens = credit.spread(advantage, batch) if scheme.level == "turn" else advantage
 
                 assert batch.tokens is not None and batch.action_mask is not None

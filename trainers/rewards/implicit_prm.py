@@ -480,10 +480,10 @@ def accumulate_gradient(
         with torch.autocast(device.type, enabled=False):
             total.backward(inputs=list(weights))
 
-    for rows, fits in _chunks(mask, unit[owner], token_budget):
-        parts = micro_batches(mask, rows, token_budget)
+    for parts, fits in _chunks(mask, unit[owner], token_budget):
         members = torch.zeros_like(used)
-        members[owner[rows]] = True
+        for rows, _ in parts:
+            members[owner[rows]] = True
         with torch.set_grad_enabled(fits):
             summed = log_ratio_sums(parts)
         sums += summed.detach()
@@ -506,21 +506,28 @@ def _autocast(device: torch.device) -> AbstractContextManager[Any]:
     )
 
 
-def _chunks(mask: Tensor, unit: Tensor, token_budget: int) -> Iterator[tuple[Tensor, bool]]:
-    """Rows [R] bool of whole units that fit into the budget together; or of one that does not, and False."""
+def _chunks(mask: Tensor, unit: Tensor, token_budget: int) -> Iterator[tuple[list[tuple[Tensor, int]], bool]]:
+    """Micro-batches of whole units that fit into the budget together; or of one unit that does not, and False."""
     ends = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)
-    numbers = unit[ends > 0].unique()
-    longest = [int(ends[unit == number].max()) for number in numbers]
-    order = sorted(range(len(numbers)), key=lambda i: longest[i], reverse=True)
+    numbers, sizes = unit[ends > 0].unique(return_counts=True)
+    if bool((sizes == 1).all()):
+        for part in micro_batches(mask, ends > 0, token_budget):
+            yield [part], True
+        return
+    longest = {number: int(ends[unit == number].max()) for number in numbers.tolist()}
     rows, width = torch.zeros_like(ends, dtype=torch.bool), 0
-    for i in order:
-        more = (unit == numbers[i]) & (ends > 0)
+
+    def cut() -> tuple[list[tuple[Tensor, int]], bool]:
+        return micro_batches(mask, rows, token_budget), int(rows.sum()) * width <= token_budget
+
+    for number in sorted(longest, key=lambda number: longest[number], reverse=True):
+        more = (unit == number) & (ends > 0)
         if width and int((rows | more).sum()) * width > token_budget:
-            yield rows, int(rows.sum()) * width <= token_budget
+            yield cut()
             rows, width = torch.zeros_like(rows), 0
-        rows, width = rows | more, max(width, longest[i])
+        rows, width = rows | more, max(width, longest[number])
     if width:
-        yield rows, int(rows.sum()) * width <= token_budget
+        yield cut()
 
 
 def _dpo_shares(pairs: Pairs, beta: float) -> Objective:
