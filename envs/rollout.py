@@ -123,28 +123,25 @@ async def play(
     pending = iter(enumerate(jobs))
     done: asyncio.Queue[tuple[int, Trajectory] | BaseException] = asyncio.Queue()
 
-    async def worker() -> None:
-        seat = _Seat(env)
-        try:
-            for index, job in pending:
-                for attempt in (1, 2):
-                    trajectory = await _episode(seat, agent, act, job, attempt, seed, max_turns, timeout)
-                    if trajectory.status != "failed":
-                        break
-                    seat.leave()
-                done.put_nowait((index, trajectory))
-                # Episodes that never wait would all be played before anybody sees the first.
-                await asyncio.sleep(0)
-        finally:
-            await seat.close()
+    async def worker(seat: _Seat) -> None:
+        for index, job in pending:
+            for attempt in (1, 2):
+                trajectory = await _episode(seat, agent, act, job, attempt, seed, max_turns, timeout)
+                if trajectory.status != "failed":
+                    break
+                seat.leave()
+            done.put_nowait((index, trajectory))
+            # Episodes that never wait would all be played before anybody sees the first.
+            await asyncio.sleep(0)
 
-    async def guarded() -> None:
+    async def guarded(seat: _Seat) -> None:
         try:
-            await worker()
+            await worker(seat)
         except BaseException as error:
             done.put_nowait(error)
 
-    workers = [asyncio.create_task(guarded()) for _ in range(min(concurrency, len(jobs)))]
+    seats = [_Seat(env) for _ in range(min(concurrency, len(jobs)))]
+    workers = [asyncio.create_task(guarded(seat)) for seat in seats]
     try:
         for _ in range(len(jobs)):
             item = await done.get()
@@ -155,6 +152,7 @@ async def play(
         for task in workers:
             task.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
+        await asyncio.gather(*(seat.close() for seat in seats))
 
 
 _CLOSING_SECONDS = 5.0

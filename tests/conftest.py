@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,20 @@ settings.register_profile("turnwise", deadline=None, max_examples=40)
 settings.load_profile("turnwise")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def registries() -> Iterator[None]:
+    """What a test registers is gone after it: other tests count what is registered."""
+    tables: list[dict[Any, Any]] = [gymnasium.registry]
+    for module, table in (("credit", "_SCHEMES"), ("rewards", "_SOURCES")):
+        if (loaded := sys.modules.get(f"turnwise.trainers.{module}.registry")) is not None:
+            tables.append(getattr(loaded, table))
+    before = [dict(table) for table in tables]
+    yield
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
 
 
 @pytest.fixture(scope="session")
@@ -38,15 +53,12 @@ def boxoban(real_data: Path) -> Path:
 
 
 @pytest.fixture
-def register() -> Iterator[Callable[..., str]]:
+def register() -> Callable[..., str]:
     """Register an environment for one test: `register(cls, **parameters)` gives its id."""
-    before = set(gymnasium.registry)
 
     def add(cls: type[tw.TurnEnv], env_id: str = "", **parameters: Any) -> str:
         env_id = env_id or f"{cls.__name__}-v0"
         tw.register(env_id, cls, **parameters)
         return env_id
 
-    yield add
-    for full in set(gymnasium.registry) - before:
-        del gymnasium.registry[full]
+    return add

@@ -30,6 +30,9 @@ from turnwise.envs.errors import ContextFull, InvalidEnvironment, UsageError
 from turnwise.envs.rollout import agent_seed, wilson
 
 
+LOCK = threading.Lock()
+
+
 class ServerGone(tw.EnvFailure):
     """What stands behind the environment broke."""
 
@@ -44,10 +47,12 @@ class Countdown(tw.TurnEnv):
 
     def __init__(self, **parameters: Any) -> None:
         super().__init__(**parameters)
-        type(self).open += 1
+        with LOCK:
+            type(self).open += 1
 
     def close(self) -> None:
-        type(self).open -= 1
+        with LOCK:
+            type(self).open -= 1
 
     def start(self, task: tw.Task, rng: np.random.Generator) -> str:
         self.left = self.length
