@@ -29,7 +29,6 @@ from turnwise.envs.agent import Conversation
 from turnwise.envs.errors import ContextFull, InvalidEnvironment, UsageError
 from turnwise.envs.rollout import agent_seed, wilson
 
-
 LOCK = threading.Lock()
 
 

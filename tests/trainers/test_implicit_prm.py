@@ -491,9 +491,11 @@ def adapted(policy, seed=4):
     return policy.eval()
 
 
-@pytest.mark.parametrize("peft", [False, True])
-def test_adapters_leave_no_trace_on_the_policy(peft):
-    policy = adapted(model(0)) if peft else model(0)
+@pytest.mark.parametrize("kind", ["bare", "conv1d", "peft", "peft, frozen"])
+def test_adapters_leave_no_trace_on_the_policy(kind):
+    policy = exact_model(0) if kind == "conv1d" else model(0)
+    if kind.startswith("peft"):
+        policy = adapted(policy).requires_grad_("frozen" not in kind)
     trajectories = play(policy, 8)
     batch = collate(trajectories)
 

@@ -23,7 +23,7 @@ from turnwise.trainers.collate import collate
 from turnwise.trainers.local.tiny import tiny
 from turnwise.trainers.rerolls import Value
 from turnwise.trainers.rewards import MissingNeed, Models, RewardError, RewardPipeline, build
-from turnwise.trainers.rewards.linear_head import LinearHead, hidden_states, with_constant
+from turnwise.trainers.rewards.linear_head import LinearHead, hidden_at_turns, hidden_states, with_constant
 from turnwise.trainers.rewards.progress import allocate, best_of_k
 from turnwise.trainers.rewards.spa import with_residual
 
@@ -320,12 +320,34 @@ def test_hidden_states_are_those_of_the_plain_model(untrained):
         )
 
 
-def policy(hidden=16):
+@pytest.mark.parametrize("before", [False, True])
+def test_turns_get_their_own_hidden_states_in_any_layout_of_rows(before):
+    model = policy()
+    batch = credit.house_rules.random_batch(3)  # one row per turn, in random order
+    tokens = torch.randint(1, 11, batch.turn_of_token.shape, generator=torch.Generator().manual_seed(0))
+    batch = batch.unchecked(tokens=tokens)
+    features, cells = hidden_at_turns(batch, Models(policy=model, **LEARNERS), before=before)
+    assert sorted(cells.tolist()) == batch.turn_mask.flatten().nonzero()[:, 0].tolist()
+    width = batch.turn_mask.shape[1]
+    with torch.no_grad():
+        states = model(tokens, output_hidden_states=True).hidden_states[-1]
+    for feature, cell in zip(features, cells.tolist(), strict=True):
+        row, columns = next(
+            (r, (batch.turn_of_token[r] == cell % width).nonzero()[:, 0])
+            for r in range(len(tokens))
+            if batch.row_to_trajectory[r] == cell // width and (batch.turn_of_token[r] == cell % width).any()
+        )
+        state = states[row, columns[0] - 1 if before else columns[-1]]
+        expected = with_constant(torch.nn.functional.layer_norm(state, state.shape)[None])[0]
+        torch.testing.assert_close(feature, expected, rtol=1e-4, atol=1e-4)
+
+
+def policy():
     torch.manual_seed(0)
     return Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=11,
-            hidden_size=hidden,
+            hidden_size=16,
             intermediate_size=24,
             num_hidden_layers=1,
             num_attention_heads=2,
