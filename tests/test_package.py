@@ -160,7 +160,7 @@ def test_the_wheel_works_in_a_clean_environment_elsewhere(version, wheel, tmp_pa
     assert "1.000" in out
     assert json.loads((tmp_path / "o" / "summary.json").read_text())["success"] == 1.0
     played = run(binaries / "python", "-m", "turnwise", "play", "FrozenLake-v1", cwd=tmp_path, check=False)
-    assert "turn 1 of 20" in played.stdout
+    assert "turn 1 of 12" in played.stdout
     training = run(binaries / "turnwise", "train", cwd=tmp_path, check=False)
     assert training.returncode == 2
     assert "pip install 'turnwise[train]'" in training.stderr
