@@ -26,6 +26,12 @@ from turnwise.trainers.local.policy import token_log_probs
 from turnwise.trainers.local.update import TokenBatch, log_probs_of, micro_batches, update
 from turnwise.trainers.losses import weights
 
+
+def loss_section(**terms):
+    """A loss without a KL term, which needs a reference, unless it is asked for."""
+    return LossSection(**{"kl_coefficient": 0.0, **terms})
+
+
 LEVELS = ["token", "turn", "sequence"]
 AGGREGATIONS = [
     "token-mean",
@@ -398,7 +404,7 @@ TERMS = {
 @pytest.mark.parametrize("level", LEVELS)
 def test_gradient_is_that_of_a_loop_over_tokens_for_every_budget(level, how, terms):
     model = Toy()
-    loss = LossSection(ratio=level, aggregation=how, **TERMS[terms])
+    loss = loss_section(ratio=level, aggregation=how, **TERMS[terms])
     batch = batch_of(model, 0, temperature=0.8, reference=True)
     total = loss_by_loop(model, batch, loss, 0.8, 64)
     expected = torch.cat([g.flatten() for g in torch.autograd.grad(total, list(model.parameters()))])
@@ -414,7 +420,7 @@ def test_gradient_is_that_of_a_loop_over_tokens_for_every_budget(level, how, ter
 @pytest.mark.parametrize("kind", ["k1", "k2", "k3"])
 def test_gradient_has_the_chosen_kl_term(kind):
     model = Toy()
-    loss = LossSection(kl=kind, kl_coefficient=0.7)
+    loss = loss_section(kl=kind, kl_coefficient=0.7)
     batch = batch_of(model, 1, reference=True)
     total = loss_by_loop(model, batch, loss, 1.0, 64)
     expected = torch.cat([g.flatten() for g in torch.autograd.grad(total, list(model.parameters()))])
@@ -425,7 +431,7 @@ def test_gradient_has_the_chosen_kl_term(kind):
 @pytest.mark.parametrize("level", LEVELS)
 def test_budget_changes_no_gradient_of_a_transformer_in_float32(level, how):
     model = qwen(initializer_range=0.2)
-    loss = LossSection(ratio=level, aggregation=how)
+    loss = loss_section(ratio=level, aggregation=how)
     batch = batch_of(model, 2, dtype=torch.float32)
     whole, narrow, single = (
         gradient_of_update(model, batch, loss, token_budget=budget, length=64)[0] for budget in (10**6, 60, 1)
@@ -441,7 +447,7 @@ def weights_after(model, batch, **arguments):
         model,
         optimizer,
         batch,
-        LossSection(ratio="turn", aggregation="turn-mean"),
+        loss_section(ratio="turn", aggregation="turn-mean"),
         generator=torch.Generator().manual_seed(5),
         **arguments,
     )
@@ -478,7 +484,7 @@ def test_each_pass_takes_every_row_once_in_a_new_order():
 @pytest.mark.parametrize("level", LEVELS)
 def test_padding_columns_change_nothing(level):
     model = Toy()
-    loss = LossSection(ratio=level, aggregation="seq-mean-token-sum-norm")
+    loss = loss_section(ratio=level, aggregation="seq-mean-token-sum-norm")
     batch = batch_of(model, 4)
     wide = TokenBatch(
         **{
@@ -506,7 +512,7 @@ def test_only_the_logits_that_predict_a_credited_action_get_a_gradient():
     advantages = torch.where(turn == 1, 0.0, 1.0).double()
     batch = TokenBatch(tokens, mask, turn, log_probs_of(model, tokens, mask), advantages)
     order = torch.cat([rows for rows, _ in micro_batches(mask, mask.any(1), 10**6)])
-    update(model, torch.optim.SGD(model.parameters(), lr=0.0), batch, LossSection())
+    update(model, torch.optim.SGD(model.parameters(), lr=0.0), batch, loss_section())
     touched = (model.logits.grad != 0).any(2)
     width = touched.shape[1]
     assert torch.equal(touched, (mask & (turn != 1))[order, 1 : width + 1])
@@ -523,7 +529,7 @@ def test_first_step_is_the_plain_policy_gradient():
     expected = torch.cat([g.flatten() for g in torch.autograd.grad(plain, list(model.parameters()))])
     for level in LEVELS:
         batch = TokenBatch(tokens, mask, turn, old, advantages)
-        found, metrics = gradient_of_update(model, batch, LossSection(ratio=level))
+        found, metrics = gradient_of_update(model, batch, loss_section(ratio=level))
         assert relative(found, expected) < 1e-12
         assert metrics["ratio_mean"] == pytest.approx(1.0)
         assert metrics["gap_max"] == pytest.approx(0.0, abs=1e-6)
@@ -535,7 +541,7 @@ def test_rows_without_signal_are_run_only_when_a_term_needs_them():
     batch = batch_of(model, 7, reference=True)
     for terms, run in (({}, 7), ({"kl_coefficient": 0.1}, 8), ({"entropy_coefficient": 0.1}, 8)):
         model.rows_run.clear()
-        gradient_of_update(model, batch, LossSection(**terms))
+        gradient_of_update(model, batch, loss_section(**terms))
         assert len(model.rows_run) == run  # of 9 rows one is masked out, and another has advantage 0
 
 
@@ -543,16 +549,16 @@ def test_a_batch_without_signal_moves_nothing_and_says_so():
     model = Toy()
     batch = batch_of(model, 8)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
-    update(model, optimizer, batch, LossSection())  # gives the optimizer momentum
+    update(model, optimizer, batch, loss_section())  # gives the optimizer momentum
     before = [p.clone() for p in model.parameters()]
     flat = TokenBatch(**vars(batch) | {"advantages": torch.zeros_like(batch.advantages)})
     for nothing in (flat, TokenBatch(**vars(batch) | {"action_mask": torch.zeros_like(batch.action_mask)})):
-        metrics = update(model, optimizer, nothing, LossSection())
+        metrics = update(model, optimizer, nothing, loss_section())
         assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
         assert metrics["optimizer_steps"] == metrics["skipped_steps"] == metrics["trained_tokens"] == 0
         assert math.isnan(metrics["loss"])
         assert math.isnan(metrics["gradient_norm"])
-    assert update(model, optimizer, flat, LossSection())["zero_advantage"] == 1.0
+    assert update(model, optimizer, flat, loss_section())["zero_advantage"] == 1.0
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted():
@@ -563,12 +569,12 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted():
     broken[row, token] = math.inf
     before = [p.clone() for p in model.parameters()]
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    metrics = update(model, optimizer, TokenBatch(**vars(batch) | {"advantages": broken}), LossSection())
+    metrics = update(model, optimizer, TokenBatch(**vars(batch) | {"advantages": broken}), loss_section())
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
     assert metrics["skipped_steps"] == 1
     assert metrics["optimizer_steps"] == 0
     assert not optimizer.state
-    assert update(model, optimizer, batch, LossSection())["optimizer_steps"] == 1
+    assert update(model, optimizer, batch, loss_section())["optimizer_steps"] == 1
 
 
 def test_a_long_gradient_is_shortened_to_the_limit():
@@ -576,7 +582,7 @@ def test_a_long_gradient_is_shortened_to_the_limit():
     batch = batch_of(model, 10)
     before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
     metrics = update(
-        model, torch.optim.SGD(model.parameters(), lr=1.0), batch, LossSection(), max_grad_norm=1e-3
+        model, torch.optim.SGD(model.parameters(), lr=1.0), batch, loss_section(), max_grad_norm=1e-3
     )
     moved = before - nn.utils.parameters_to_vector(model.parameters()).detach()
     assert moved.norm().item() == pytest.approx(1e-3, rel=1e-3)
@@ -586,7 +592,7 @@ def test_a_long_gradient_is_shortened_to_the_limit():
 def test_metrics_are_those_of_a_loop_over_tokens():
     model = Toy()
     batch = batch_of(model, 11, temperature=0.9, reference=True)
-    loss = LossSection(kl_coefficient=0.1, dual_clip=1.2, clip_low=0.1, clip_high=0.15)
+    loss = loss_section(kl_coefficient=0.1, dual_clip=1.2, clip_low=0.1, clip_high=0.15)
     log_p = full_log_probs(model, batch.tokens, 0.9).detach()
     _, metrics = gradient_of_update(model, batch, loss, temperature=0.9, token_budget=60)
     seen = []
@@ -615,7 +621,7 @@ def test_metrics_are_those_of_a_loop_over_tokens():
     assert metrics["gap_max"] == pytest.approx(max(s["gap_mean"] for s in seen))
     assert metrics["trained_tokens"] == len(seen)
     assert metrics["loss"] == pytest.approx(loss_by_loop(model, batch, loss, 0.9, 64).item())
-    without = LossSection(**loss.model_dump() | {"kl_coefficient": 0.0})
+    without = loss_section(**loss.model_dump() | {"kl_coefficient": 0.0})
     assert metrics["policy_loss"] == pytest.approx(loss_by_loop(model, batch, without, 0.9, 64).item())
 
 
@@ -631,7 +637,7 @@ def test_bfloat16_arithmetic_keeps_the_direction_and_returns_float32():
     model = qwen(initializer_range=0.2)
     batch = batch_of(model, 13, dtype=torch.float32)
     half, exact = (
-        gradient_of_update(model, batch, LossSection(), autocast=d)[0] for d in (torch.bfloat16, None)
+        gradient_of_update(model, batch, loss_section(), autocast=d)[0] for d in (torch.bfloat16, None)
     )
     assert half.dtype == torch.float32
     assert not torch.equal(half, exact)
@@ -646,7 +652,7 @@ def test_adapters_are_trained_and_the_weights_below_are_not():
     batch = batch_of(model, 14, dtype=torch.float32)
     before = {name: p.clone() for name, p in model.named_parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
-    update(model, torch.optim.SGD(trained, lr=1.0), batch, LossSection())
+    update(model, torch.optim.SGD(trained, lr=1.0), batch, loss_section())
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]) != ("lora" in name), name
 
@@ -655,11 +661,11 @@ def test_a_kl_term_without_a_reference_is_refused():
     model = Toy()
     batch = batch_of(model, 0)
     with pytest.raises(ValueError, match=r"kl_coefficient is 0\.1"):
-        update(model, torch.optim.SGD(model.parameters()), batch, LossSection(kl_coefficient=0.1))
+        update(model, torch.optim.SGD(model.parameters()), batch, loss_section(kl_coefficient=0.1))
 
 
 def test_minibatches_without_a_generator_are_refused():
     model = Toy()
     batch = batch_of(model, 0)
     with pytest.raises(ValueError, match="2 minibatches need a generator"):
-        update(model, torch.optim.SGD(model.parameters()), batch, LossSection(), minibatches=2)
+        update(model, torch.optim.SGD(model.parameters()), batch, loss_section(), minibatches=2)

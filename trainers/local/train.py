@@ -141,6 +141,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
         token_budget=config.trainer.token_budget,
         max_context=config.model.max_context,
         temperature=config.model.temperature,
+        lr=config.trainer.lr,
         steps=config.trainer.steps,
         seed=config.seed,
     )

@@ -177,7 +177,8 @@ class ImplicitPRM(RewardSource):
         lora_rank: 0 trains a whole second model. Otherwise the second model is low-rank adapters on the policy's own
             backbone. Where the policy trains all its weights, that backbone moves with it.
         lora_alpha: scale of the adapters.
-        lr: learning rate of its AdamW.
+        lr: learning rate of its AdamW; None takes twice the policy's, as the paper does. A model that learns more slowly than
+            the policy falls behind a rollout policy that is its reference, and then pays what the policy has left.
         max_grad_norm: the 2-norm to which a longer gradient is shortened; 10 is the paper's.
         epochs: optimizer steps per step of training, each on the whole batch.
 
@@ -187,8 +188,7 @@ class ImplicitPRM(RewardSource):
     Metrics: loss, accuracy (share of pairs in order; for ce of outcomes on the right side of 1/2) and margin (mean beta-scaled
     difference of a pair; for ce of the two classes), all before the first optimizer step; pairs; gradient_norm.
 
-    Source: Liu et al., Online Process Reward Learning (arXiv 2509.19199); Cui et al., PRIME (arXiv 2502.01456). `lr` is
-    ours, for small models; the paper takes 1e-6, twice the policy's.
+    Source: Liu et al., Online Process Reward Learning (arXiv 2509.19199); Cui et al., PRIME (arXiv 2502.01456).
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class ImplicitPRM(RewardSource):
         model: str | None = None,
         lora_rank: Annotated[int, Interval(0)] = 0,
         lora_alpha: Positive = 32.0,
-        lr: Positive = 1e-4,
+        lr: Positive | None = None,
         max_grad_norm: Positive = 10.0,
         epochs: Annotated[int, Interval(1)] = 1,
     ) -> None:
@@ -368,7 +368,8 @@ class ImplicitPRM(RewardSource):
         else:
             source = _copy_of(models.policy) if self._start is None else _load(self._start, models)
             learner = _SecondModel(source, keep_initial=self._reference == "initial")
-        optimizer = torch.optim.AdamW(learner.weights, lr=self._lr, betas=(0.9, 0.99), weight_decay=0.0)
+        lr = 2 * models.lr if self._lr is None else self._lr
+        optimizer = torch.optim.AdamW(learner.weights, lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
         if self._saved:
             learner.load_state_dict(self._saved["model"])
             optimizer.load_state_dict(self._saved["optimizer"])

@@ -65,6 +65,7 @@ class Models:
         token_budget: padded tokens per forward: memory against speed, never the result.
         max_context: most tokens of a conversation.
         temperature: of the rollout; log-probabilities are of the logits divided by it.
+        lr: learning rate of the policy, for second models that should keep pace with it.
         step: of the training, from 1.
         steps: of the whole training.
         seed: of the run; a source draws from (seed, its name, step, ...).
@@ -79,6 +80,7 @@ class Models:
     token_budget: int = 16384
     max_context: int | None = None
     temperature: float = 1.0
+    lr: float = 1e-3
     step: int = 1
     steps: int = 1
     seed: int = 0
