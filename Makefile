@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 ARGS ?=
 
 # Debian packages that the tests use, installed where we may: as root, with apt-get. Elsewhere those tests skip with the reason.
-DEBIAN := chromium
+DEBIAN := bubblewrap chromium debootstrap docker.io lua5.4 nodejs postgresql
 
 .PHONY: demo test test-all lint docs bench services
 .DELETE_ON_ERROR:

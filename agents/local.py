@@ -155,9 +155,18 @@ class LocalAgent:
                 conversation[: episode.seen], _answers(conversation, episode.seen), episode.action_ids
             )
         seen = len(conversation)
+        kept = len(episode.stream.tokens)
         sampled = await self._engine.generate(episode.stream, prompt)
         episode.seen, episode.action_ids = seen, sampled.ids
-        return Reply(self._text(sampled), prompt, sampled.ids, sampled.log_probs)
+        return Reply(
+            self._text(sampled),
+            prompt,
+            sampled.ids,
+            sampled.log_probs,
+            input_tokens=kept + len(prompt),
+            output_tokens=len(sampled.ids),
+            cached_tokens=kept,
+        )
 
     def close(self, conversation: Conversation) -> None:
         """Forget a conversation and free its slot; without effect on one that is unknown."""

@@ -23,12 +23,18 @@ class Reply(NamedTuple):
         action_ids: the sampled token ids, the end-of-turn token included where it was sampled.
         action_log_probs: log-probability in nats of each sampled token under the sampling distribution at its
             temperature, as long as `action_ids`.
+        input_tokens: tokens that the model read for this message, by its own account; 0 where that is not known.
+        output_tokens: tokens that it wrote, those of its thinking included.
+        cached_tokens: those of `input_tokens` that were served from a cache.
     """
 
     text: str
     prompt_ids: Sequence[int] = ()
     action_ids: Sequence[int] = ()
     action_log_probs: Sequence[float] = ()
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
 
 
 class Conversation(list[Message]):

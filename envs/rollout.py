@@ -291,6 +291,7 @@ async def _episode(
         success=False,
         turns=[],
         group=job.group,
+        sample=job.sample,
         agent=agent_name(agent),
         agent_seed=agent_seed(seed, job.seed, job.task, job.sample),
         attempts=attempt,
@@ -312,6 +313,7 @@ async def _episode(
             observation, info = job.branch.observation, {"state_key": job.branch.state_key}
         assert env.task is not None
         trajectory.task_id, trajectory.split = env.task.id, env.task.split
+        trajectory.family, trajectory.difficulty = env.task.family, env.task.difficulty
         trajectory.reference = env.reference()
         history = tuple(trajectory.turns)
         role = env.observation_role
@@ -352,6 +354,9 @@ async def _episode(
                     prompt_ids=list(reply.prompt_ids),
                     action_ids=list(reply.action_ids),
                     action_log_probs=list(reply.action_log_probs),
+                    input_tokens=reply.input_tokens,
+                    output_tokens=reply.output_tokens,
+                    cached_tokens=reply.cached_tokens,
                 )
             )
             conversation.append({"role": "assistant", "content": text})

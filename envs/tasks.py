@@ -22,6 +22,8 @@ class Task:
         prompt: what the agent is told, where the task is a text.
         data: the rest of the task, hidden from the agent.
         reference: the accepted answers as texts, None where there are none.
+        family: kind of task within the environment, by which reports are split; empty where there is one kind.
+        difficulty: name of the task's level, by which reports are split; empty where tasks are not graded.
     """
 
     id: str
@@ -30,6 +32,8 @@ class Task:
     prompt: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
     reference: tuple[str, ...] | None = None
+    family: str = ""
+    difficulty: str = ""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Task:
         return self  # frozen: snapshots share it

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from .errors import InvalidTrajectory
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the file format. A reader of version N reads every earlier one."""
 
 _CONFIG = ConfigDict(extra="forbid", ser_json_inf_nan="constants", val_json_bytes="utf8")
@@ -38,6 +38,9 @@ class Turn:
         prompt_ids: token ids added to the context before the action in this turn.
         action_ids: token ids of the action, as sampled.
         action_log_probs: nats, as sampled; one per id of `action_ids`, or empty.
+        input_tokens: tokens that the model read for the action, 0 where unknown (also the two below).
+        output_tokens: tokens that it wrote.
+        cached_tokens: those of `input_tokens` that came from a cache.
     """
 
     observation: str
@@ -54,6 +57,9 @@ class Turn:
     prompt_ids: list[int] = field(default_factory=list)
     action_ids: list[int] = field(default_factory=list)
     action_log_probs: list[float] = field(default_factory=list)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
 
 
 @dataclass(slots=True, config=_CONFIG)
@@ -67,6 +73,9 @@ class Trajectory:
         split: train, val, test or the environment's own.
         seed: the environment's seed.
         group: number of the group of episodes that share task and seed; credit compares within it.
+        sample: number within the group.
+        family: the task's kind, empty where the environment has one kind.
+        difficulty: name of the task's level, empty where tasks are not graded.
         agent: name of the agent.
         agent_seed: seed of what the agent drew.
         status: `terminated` (the episode ended), `truncated` (a limit ended it), `failed` (the infrastructure broke).
@@ -91,6 +100,9 @@ class Trajectory:
     turns: list[Turn]
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     group: int = 0
+    sample: int = 0
+    family: str = ""
+    difficulty: str = ""
     agent: str = ""
     agent_seed: int = 0
     reference: list[str] | None = None
@@ -127,6 +139,7 @@ class Trajectory:
             raise InvalidTrajectory(_why(line, error)) from error
         if trajectory.version > SCHEMA_VERSION:
             raise InvalidTrajectory(_too_late(trajectory.version))
+        trajectory.version = SCHEMA_VERSION  # what it is written as from now on
         return trajectory
 
 

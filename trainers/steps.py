@@ -75,3 +75,16 @@ def credit_metrics(batch: TurnBatch, advantage: torch.Tensor, level: str) -> dic
         counts = keys.unique(dim=0, return_counts=True)[1]
         metrics["singleton_anchor_share"] = (counts == 1).sum().item() / int(mask.sum())
     return metrics
+
+
+def evaluation_metrics(result: RolloutResult) -> dict[str, float]:
+    """The figures of an evaluation, with the 95 % interval of the success."""
+    low, high = result.success_interval
+    return {
+        "success": result.success_rate,
+        "success_low": low,
+        "success_high": high,
+        "score": result.mean_score,
+        "turns": result.mean_turns,
+        "invalid_share": result.invalid_share,
+    }

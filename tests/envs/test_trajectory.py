@@ -134,9 +134,9 @@ def test_a_broken_line_is_named_by_file_and_number(tmp_path: Path) -> None:
     [
         (
             {"version": SCHEMA_VERSION + 1},
-            "schema version 2 is later than 1, the latest known here; upgrade turnwise",
+            "schema version 3 is later than 2, the latest known here; upgrade turnwise",
         ),
-        ({"version": SCHEMA_VERSION + 1, "colour": "red"}, "is later than 1"),
+        ({"version": SCHEMA_VERSION + 1, "colour": "red"}, "is later than 2"),
         ({"colour": "red"}, "field colour: "),
         ({"status": "done"}, "field status: "),
         ({"turns": [{"observation": "a"}]}, "field turns.0.action: "),
@@ -168,9 +168,23 @@ def test_a_line_of_the_first_version_is_read_for_ever() -> None:
     t = tw.Trajectory.from_json(line)
     assert math.isnan(t.turns[0].reward)
     assert t.turns[0].action_log_probs == [-0.5, -math.inf]
-    assert t.to_json() == line
+    assert t.sample == t.turns[0].input_tokens == 0  # what version 2 added has its default
+    assert t.version == SCHEMA_VERSION
 
 
 def test_the_total_reward_is_the_sum_over_the_turns() -> None:
     turns = [tw.Turn(observation="", action="", reward=r) for r in (0.5, -0.25, 1.0)]
     assert trajectory(turns=turns).total_reward == 1.25
+
+
+def test_a_line_of_the_second_version_is_read_for_ever() -> None:
+    line = (
+        '{"env_id":"A-v0","task_id":"t","split":"train","seed":0,"status":"terminated","score":1.0,"success":true,'
+        '"turns":[{"observation":"seen","action":"done","tool":"go","arguments":{"x":1},"reward":NaN,'
+        '"rewards":{"env":1.0},"advantage":null,"state_key":"k","invalid":false,"agent_seconds":0.0,"env_seconds":0.0,'
+        '"prompt_ids":[1],"action_ids":[2,3],"action_log_probs":[-0.5,-Infinity],"input_tokens":9,"output_tokens":2,'
+        '"cached_tokens":4}],"env_kwargs":{"size":4},"group":0,"sample":3,"family":"two hops","difficulty":"hard",'
+        '"agent":"a","agent_seed":7,"reference":["yes"],"error":null,"attempts":1,"system":"s","final_observation":"f",'
+        '"version":2}'
+    )
+    assert tw.Trajectory.from_json(line).to_json() == line

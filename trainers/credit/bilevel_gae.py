@@ -177,15 +177,13 @@ def _token_pass(
     decay = gamma * lam
     # Distances are small whole numbers, so powers come from a table: pow on every token is several times slower.
     longest = int(lengths.max()) if len(lengths) else 0
-    powers = decay ** torch.arange(longest + 2, device=flat.device, dtype=flat.dtype)
+    powers = decay ** torch.arange(longest + 1, device=flat.device, dtype=flat.dtype)
     returns = powers[distance] * goal
     if lam < 1:
         earned = torch.zeros_like(flat)
         earned[:-1] = gamma * (1 - lam) * flat[1:]
         earned = earned.masked_fill(is_end, 0.0)
-        sums = decayed_suffix_sums(earned, decay)
-        beyond = torch.cat([sums[1:], sums.new_zeros(1)])[torch.repeat_interleave(last, lengths)]
-        returns = returns + sums - powers[distance + 1] * beyond
+        returns = returns + segment_suffix_sums(earned, torch.repeat_interleave(last, lengths), decay)
     return torch.zeros_like(values.flatten()).index_copy_(0, position, returns).view_as(values)
 
 
@@ -207,6 +205,24 @@ def decayed_suffix_sums(x: Tensor, decay: float) -> Tensor:
         starts = decayed_suffix_sums(local[:, 0].contiguous(), decay**BLOCK)
         local[:-1] += starts[1:, None] * decay ** (BLOCK - steps).to(x.dtype)
     return local.flatten()[:count]
+
+
+def segment_suffix_sums(x: Tensor, last: Tensor, decay: float) -> Tensor:
+    """[n]: S_m = sum of decay**(k - m) * x_k over k from m to the end of its segment.
+
+    Args:
+        x: [n], segments one after the other.
+        last: [n] int64, the place of the last entry of each entry's segment.
+        decay: per entry.
+    """
+    if len(x) == 0:
+        return x
+    sums = decayed_suffix_sums(x, decay)
+    beyond = torch.cat([sums[1:], sums.new_zeros(1)])[last]
+    distance = last - torch.arange(len(x), device=x.device)
+    # Distances are small whole numbers, so powers come from a table: pow on every token is several times slower.
+    powers = decay ** torch.arange(int(distance.max()) + 2, device=x.device, dtype=x.dtype)
+    return sums - powers[distance + 1] * beyond
 
 
 def whitened_tokens(advantage: Tensor, batch: TurnBatch, eps: float) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..batch import TurnBatch
-from .bilevel_gae import decayed_suffix_sums, whitened_tokens
+from .bilevel_gae import segment_suffix_sums, whitened_tokens
 from .registry import Discount, Epsilon, Weight, register_credit
 from .spreading import only_inside
 from .statistics import grouping, leave_one_out
@@ -108,11 +108,7 @@ def _any_rows(
     if prime_own_mean:
         reward = reward + (reward - mean[owner]) / others[owner]
     above = reward - baseline[owner]
-    last = tokens.cumsum(0)[owner] - 1
-    sums = decayed_suffix_sums(above, gamma)
-    beyond = torch.cat([sums[1:], sums.new_zeros(1)])[last]
-    powers = gamma ** torch.arange(int(tokens.max()) + 1, device=sums.device, dtype=sums.dtype)
-    to_come = sums - powers[last - torch.arange(len(last), device=last.device) + 1] * beyond
+    to_come = segment_suffix_sums(above, tokens.cumsum(0)[owner] - 1, gamma)
     each = process * to_come + outcome * from_outcome[owner]
     result = each.new_zeros(batch.action_mask.numel()).index_copy_(0, position, each)
     return result.view(batch.action_mask.shape), lone

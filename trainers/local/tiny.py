@@ -23,6 +23,7 @@ from ...agents.chat import ChatTokenizer
 from ...agents.expert import ExpertAgent
 from ...configs.schema import ModelSection
 from ...envs import Trajectory, TurnEnv
+from ...envs.cache import cache_folder
 from ...envs.errors import UsageError
 from .policy import token_log_probs
 
@@ -71,7 +72,7 @@ def tiny(env: TurnEnv, config: ModelSection, *, seed: int, say: Callable[[str], 
         key.update(
             json.dumps([t.system, t.final_observation, [(u.observation, u.action) for u in t.turns]]).encode()
         )
-    folder = _cache() / f"{env.env_id}-{config.size}-{key.hexdigest()}"
+    folder = cache_folder() / "tiny" / f"{env.env_id}-{config.size}-{key.hexdigest()}"
     if folder.is_dir():
         say(f"tiny model from the cache: {folder}")
         return folder
@@ -92,11 +93,6 @@ def tiny(env: TurnEnv, config: ModelSection, *, seed: int, say: Callable[[str], 
             if not folder.is_dir():
                 raise
     return folder
-
-
-def _cache() -> Path:
-    base = os.environ.get("TURNWISE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "turnwise")
-    return Path(base).expanduser() / "tiny"
 
 
 def _tokenizer(env: TurnEnv, demonstrations: Sequence[Trajectory]) -> PreTrainedTokenizerFast:

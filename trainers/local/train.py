@@ -30,7 +30,14 @@ from ..loggers import open_loggers
 from ..replay import ReplayBuffer, imitation_weight
 from ..rewards import Models, RewardPipeline
 from ..sampling import Refill, informative, top_p
-from ..steps import credit_metrics, less_for_long, nothing_played, rollout_metrics, rows_in_loss
+from ..steps import (
+    credit_metrics,
+    evaluation_metrics,
+    less_for_long,
+    nothing_played,
+    rollout_metrics,
+    rows_in_loss,
+)
 from . import checkpoint
 from . import model as models
 from .critic import Critic
@@ -164,15 +171,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
         with autocast:
             result = _evaluate(env, student, config, split)
         student.refresh()
-        low, high = result.success_interval
-        return {
-            "success": result.success_rate,
-            "success_low": low,
-            "success_high": high,
-            "score": result.mean_score,
-            "turns": result.mean_turns,
-            "invalid_share": result.invalid_share,
-        }
+        return evaluation_metrics(result)
 
     loggers = open_loggers(
         config.trainer.loggers,

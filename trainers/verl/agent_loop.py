@@ -310,6 +310,7 @@ def _lost(env: TurnEnv, job: Job, why: str) -> Trajectory:
         success=False,
         turns=[],
         group=job.group,
+        sample=job.sample,
         agent=ServerAgent.name,
         error=why[:2000],
     )

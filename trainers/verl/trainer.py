@@ -40,7 +40,14 @@ from ..local import checkpoint
 from ..loggers import Logger
 from ..losses import weights
 from ..rewards import Models, RewardPipeline
-from ..steps import credit_metrics, less_for_long, nothing_played, rollout_metrics, rows_in_loss
+from ..steps import (
+    credit_metrics,
+    evaluation_metrics,
+    less_for_long,
+    nothing_played,
+    rollout_metrics,
+    rows_in_loss,
+)
 from . import advantages, rows, tasks
 from .adapters import merge_folder
 from .agent_loop import RolloutFailed
@@ -430,15 +437,7 @@ class Stages:
         episodes, _ = self._rebuilt(batch, [])
         tq.kv_clear(keys=batch.keys, partition_id="val")
         result = RolloutResult(episodes.trajectories, 0.0)
-        low, high = result.success_interval
-        return {
-            "success": result.success_rate,
-            "success_low": low,
-            "success_high": high,
-            "score": result.mean_score,
-            "turns": result.mean_turns,
-            "invalid_share": result.invalid_share,
-        }
+        return evaluation_metrics(result)
 
     # checkpoints
 
