@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich import box, panel
 from rich.console import Console
 from rich.markup import escape
-from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from . import __version__
-from .envs import RolloutResult, TurnEnv, check, env_class, env_ids, make, rollout
+from .envs import TurnEnv, check, env_class, env_ids, make, rollout
 from .envs.errors import TurnwiseError, UsageError
 
 if TYPE_CHECKING:
-    from .configs.schema import AgentSection, EnvSection, FormatSection
+    from .agents import evaluate as evaluation
+    from .agents.evaluate.report import Table as ReportTable
+    from .configs.schema import AgentSection, EnvSection, EvalConfig, FormatSection, PricesSection
     from .envs import Agent
 
 INTERRUPTED = 130
@@ -166,7 +168,9 @@ def play(
     if episode.status == "failed":
         raise click.ClickException(f"the environment failed: {episode.error}")
     end = "[green]solved[/]" if episode.success else "[red]not solved[/]"
-    console.print(Panel(escape(episode.final_observation), title="end", title_align="left", expand=False))
+    console.print(
+        panel.Panel(escape(episode.final_observation), title="end", title_align="left", expand=False)
+    )
     console.print(
         f"{end} in {len(episode.turns)} turns  score {episode.score:.2f}  reward {episode.total_reward:.2f}"
         f"  task {escape(episode.task_id)}"
@@ -191,59 +195,152 @@ def _play_in_browser(env: TurnEnv, seed: int, options: dict[str, Any]) -> None:
 @main.command("eval")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def eval_command(overrides: tuple[str, ...]) -> None:
-    """Play many episodes with an agent: success with a 95 % interval, score, turns, invalid actions, failures, speed.
+    """Play many episodes with an agent: success and score with 95 % intervals, behaviour, tokens, cost, failures, speed.
 
-    With out=FOLDER the episodes are written to trajectories.jsonl as they end, and the figures to summary.json.
+    With out=FOLDER every episode is kept as it ends, and the same command goes on where it was interrupted or killed.
+    Exit code 1 where so many episodes failed that the score is not to be trusted.
 
     \b
     Examples:
       turnwise eval env=frozen_lake agent=random
-      turnwise eval env=sokoban agent=expert agent.noise=0.2 episodes=1000 out=runs/expert
-      turnwise eval env=frozen_lake agent=local agent.path=runs/MY_RUN seed=1
+      turnwise eval suite=core agent=expert
+      turnwise eval env=sokoban agent=expert agent.noise=0.2 episodes=1000 attempts=4 out=runs/expert
+      turnwise eval agent=local agent.path=runs/MY_RUN seed=1
       turnwise eval env=HigherLower-v1 env.parameters.high=1000 format=hermes
     """
-    from .configs.compose import compose
-    from .configs.schema import EvalConfig
+    from .agents.evaluate import evaluate
+    from .agents.evaluate.report import notes, tables
 
-    config = compose(EvalConfig, overrides, registered={"env": env_ids})
-    env = _make(config.env, config.format)
+    config = _eval_config(overrides)
+    panels = _panels(config)
     agent = _agent(config.agent, config.concurrency)
-    out = None if config.out is None else Path(config.out) / "trajectories.jsonl"
-    if out is not None and out.exists():
-        raise UsageError(f"{config.out} already holds trajectories; choose another folder with out=")
-    done = 0
+    folder = config.resume or config.out
+    if folder is not None:
+        _begin_or_go_on(config, Path(folder))
+    done, total = 0, 0
     with _progress("episodes") as show:
 
-        def progress(finished: int, total: int) -> None:
-            nonlocal done
-            done = finished
-            show(finished, total)
+        def progress(finished: int, of: int) -> None:
+            nonlocal done, total
+            done, total = finished, of
+            show(finished, of)
 
         try:
-            result = rollout(
-                env,
+            found = evaluate(
+                panels,
                 agent,
-                config.episodes,
-                seed=config.seed,
-                split=config.split,
-                group_size=config.group_size,
-                max_turns=config.max_turns,
+                attempts=config.attempts,
                 concurrency=config.concurrency,
                 timeout=config.timeout,
-                out=out,
+                max_failure_share=config.max_failure_share,
+                prices=_prices(config.prices),
+                out=folder,
+                retry_failed=config.retry_failed,
                 progress=progress,
             )
         except KeyboardInterrupt:
-            kept = "nothing was saved, for want of out=FOLDER" if out is None else f"they are in {out}"
-            raise KeyboardInterrupt(
-                f"interrupted after {done} of {config.episodes} episodes; {kept}"
-            ) from None
-    _print_result(f"{config.agent.name} on {env.env_id}, {config.split} split", result)
-    if config.out is not None:
-        result.save(config.out)
-        click.echo(f"saved in {config.out}")
-    if not result.played:
-        raise click.ClickException(f"every episode failed; the first: {result.trajectories[0].error}")
+            kept = (
+                "nothing was saved, for want of out=FOLDER"
+                if folder is None
+                else f"they are in {folder}/trajectories.jsonl; the same command goes on"
+            )
+            count = f"{done} of {total}" if total else "0"
+            raise KeyboardInterrupt(f"interrupted after {count} episodes; {kept}") from None
+    _print_tables(tables(found))
+    for note in notes(found):
+        click.echo(note)
+    if folder is not None:
+        click.echo(f"saved in {folder}")
+    if all(t.status == "failed" for t in found.trajectories):
+        raise click.ClickException(f"every episode failed; the first: {found.trajectories[0].error}")
+    if found.untrusted:
+        raise click.ClickException(f"too many episodes failed: {', '.join(found.untrusted)}")
+
+
+def _eval_config(overrides: Sequence[str]) -> EvalConfig:
+    """The configuration, with the environment of the run that plays, and with the panels of the suite."""
+    from .configs.compose import compose, names_of, saved_config, suite
+    from .configs.schema import EvalConfig, TrainConfig
+
+    given = names_of(overrides)
+    sections: dict[str, Any] = {}
+    run = given.get("agent.path")
+    if isinstance(run, str) and (trained := saved_config(TrainConfig, Path(run))) is not None:
+        sections = {"env": trained.env.model_dump(), "format": trained.format.model_dump()}
+    config = compose(EvalConfig, overrides, registered={"env": env_ids}, sections=sections)
+    if config.suite is None:
+        return config
+    beside = [
+        key
+        for key in given
+        if key.partition(".")[0] in ("env", "format", "episodes", "split", "seed", "max_turns")
+    ]
+    if beside and config.resume is None:
+        raise UsageError(
+            f"{beside[0]} does not go with suite={config.suite}: the suite says it, panel by panel"
+        )
+    return config if config.panels else config.model_copy(update={"panels": suite(config.suite)})
+
+
+def _panels(config: EvalConfig) -> list[evaluation.Panel]:
+    from .agents.evaluate import Panel
+
+    if config.suite is None:
+        if config.episodes % config.attempts:
+            raise UsageError(
+                f"episodes must be a multiple of attempts, got episodes={config.episodes}, attempts={config.attempts}"
+            )
+        env = _make(config.env, config.format)
+        return [
+            Panel(
+                env.env_id,
+                env,
+                number=config.episodes // config.attempts,
+                split=config.split,
+                seed=config.seed,
+                max_turns=config.max_turns,
+            )
+        ]
+    return [
+        Panel(
+            p.name or p.env,
+            make(p.env, **{"format": p.format, "system_prompt": p.system_prompt, **p.parameters}),
+            number=p.number,
+            tasks=tuple(p.tasks or ()),
+            split=p.split,
+            seed=p.seed,
+            max_turns=p.max_turns,
+        )
+        for p in config.panels
+    ]
+
+
+def _begin_or_go_on(config: EvalConfig, folder: Path) -> None:
+    """Write config.yaml, or see that the one that is there asks for the same."""
+    from omegaconf import OmegaConf
+
+    from .agents.evaluate.folder import FILE, write_text
+    from .configs.compose import refuse_changes, saved_config
+    from .configs.schema import EvalConfig
+
+    before = saved_config(EvalConfig, folder)
+    if before is not None:
+        refuse_changes(before, config, str(folder))
+        return
+    if (folder / FILE).exists():
+        raise UsageError(
+            f"{folder} already holds trajectories that no `turnwise eval` left there; choose another folder with out="
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config.model_dump())))
+
+
+def _prices(config: PricesSection) -> evaluation.Prices | None:
+    from .agents.evaluate import Prices
+
+    if config.input is None or config.output is None:
+        return None
+    return Prices(config.input, config.output, config.cached, config.currency)
 
 
 @main.command()
@@ -439,25 +536,21 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _print_result(title: str, result: RolloutResult) -> None:
-    figures = result.summary()
-    low, high = result.success_interval
-    failures = ", ".join(f"{n} {name}" for name, n in sorted(result.failures.items()))
-    rows = {
-        "success": f"{result.success_rate:.3f}  (95 % {low:.3f} to {high:.3f})",
-        "score": f"{result.mean_score:.3f}",
-        "reward": f"{result.mean_reward:.3f}",
-        "turns": f"{result.mean_turns:.1f}",
-        "invalid actions": f"{result.invalid_share:.1%}",
-        "truncated": f"{result.truncated_share:.1%}",
-        "episodes": f"{result.episodes}",
-        "failed": f"{figures['failed']}" + (f"  ({failures})" if failures else ""),
-        "turns per second": f"{figures['turns_per_second']:,.0f}",
-    }
-    table = Table(title=title, title_justify="left", show_header=False)
-    for name, value in rows.items():
-        table.add_row(name, escape(value))
-    Console().print(table)
+def _print_tables(tables: Sequence[ReportTable]) -> None:
+    console = Console()
+    for found in tables:
+        table = Table(
+            *map(escape, found.columns),
+            box=box.SIMPLE_HEAD if found.columns else box.SQUARE,
+            padding=(0, 1),
+            pad_edge=not found.columns,
+            title=escape(found.title),
+            title_justify="left",
+            show_header=bool(found.columns),
+        )
+        for row in found.rows:
+            table.add_row(*map(escape, row))
+        console.print(table)
 
 
 if __name__ == "__main__":

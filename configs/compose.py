@@ -20,7 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
-from .schema import AuditConfig, EvalConfig, TrainConfig
+from .schema import AuditConfig, EvalConfig, PanelSection, SuiteFile, TrainConfig
 
 Config = TypeVar("Config", TrainConfig, EvalConfig, AuditConfig)
 
@@ -29,7 +29,11 @@ _FILES = {TrainConfig: "train", EvalConfig: "eval", AuditConfig: "audit"}
 _GENERIC = "generic"
 _NAMES = {"env": "id", "credit": "name"}
 """The key that `generic.yaml` of a group leaves open for a registered name."""
-_MAY_CHANGE = ("resume", "trainer.steps", "trainer.nodes", "trainer.ranks_per_node")
+_MAY_CHANGE: dict[type[BaseModel], tuple[str, ...]] = {
+    TrainConfig: ("resume", "trainer.steps", "trainer.nodes", "trainer.ranks_per_node"),
+    EvalConfig: ("resume", "out", "concurrency", "timeout", "max_failure_share", "prices", "retry_failed"),
+}
+"""Keys, and sections, that another call on the same folder may have otherwise."""
 
 
 class ConfigError(ValueError):
@@ -37,18 +41,23 @@ class ConfigError(ValueError):
 
 
 def compose(
-    schema: type[Config], overrides: Sequence[str], *, registered: Mapping[str, Callable[[], Collection[str]]]
+    schema: type[Config],
+    overrides: Sequence[str],
+    *,
+    registered: Mapping[str, Callable[[], Collection[str]]],
+    sections: Mapping[str, Any] | None = None,
 ) -> Config:
     """Compose the configuration of a command.
 
-    With `resume=RUN` the configuration is that of `RUN/config.yaml`; only how long and on how many processes the run
-    goes on (`trainer.steps`, `trainer.nodes`, `trainer.ranks_per_node`) may differ from it.
+    With `resume=RUN` the configuration is that of `RUN/config.yaml`; only how the run goes on may differ from it, such as
+    `trainer.steps` or `concurrency`, and nothing that is learned or measured.
 
     Args:
         schema: `TrainConfig`, `EvalConfig` or `AuditConfig`.
         overrides: as on the command line, `credit=rloo` or `trainer.lr=1e-4`; the later one wins.
         registered: by group (`env`, `credit`), gives the names that are known beside the files. Only called for a name
             that is not a file.
+        sections: by group, what stands in place of the group's default where the overrides choose no member.
 
     Raises:
         ConfigError: an override cannot be read, names an unknown key, group member or registered name, or has a value
@@ -73,6 +82,9 @@ def compose(
             config = OmegaConf.create(
                 {**saved.model_dump(), **{group: config[group] for group in chosen if group in config}}
             )
+        elif sections is not None:
+            for group in sections.keys() - chosen.keys():
+                config[group] = sections[group]
         for key, value in values:
             OmegaConf.update(config, key, value, force_add=True)
         data = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -82,8 +94,45 @@ def compose(
         raise ConfigError(str(error).strip().splitlines()[0]) from error
     checked = validate(schema, data)
     if saved is not None:
-        _refuse_changes(saved.model_dump(), checked.model_dump(), f"resume={resume}")
+        refuse_changes(saved, checked, f"resume={resume}")
     return checked
+
+
+def names_of(overrides: Sequence[str]) -> dict[str, Any]:
+    """The keys and groups that overrides name, each with what it is set to.
+
+    Raises:
+        ConfigError: an override cannot be read.
+    """
+    return {override.key_or_group: override.value() for override in map(_parse, overrides)}
+
+
+def suite(name: str) -> list[PanelSection]:
+    """The panels of a suite: a name in configs/suite, or the path of a YAML file.
+
+    Raises:
+        ConfigError: there is no such suite, or its file is wrong.
+    """
+    shipped = sorted(path.stem for path in (FOLDER / "suite").glob("*.yaml"))
+    path = FOLDER / "suite" / f"{name}.yaml" if name in shipped else Path(name)
+    try:
+        data = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no suite {name!r}.{_nearest(name, shipped)} Known: {', '.join(shipped)}; or give the path of a"
+            " YAML file"
+        ) from None
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"suite {path} cannot be read: {error}") from error
+    try:
+        return SuiteFile.model_validate(data, strict=True).panels
+    except ValidationError as error:
+        raise ConfigError(
+            "\n".join(
+                f"{path}: {'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}"
+                for e in error.errors(include_url=False)
+            )
+        ) from None
 
 
 def validate(schema: type[Config], data: Any) -> Config:
@@ -170,17 +219,45 @@ def _saved(schema: type[Config], run: Path) -> Config:
         raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
-def _refuse_changes(before: dict[str, Any], after: dict[str, Any], resume: str, owner: str = "") -> None:
-    for name in before.keys() | after.keys():
-        key = f"{owner}{name}"
-        old, new = before.get(name), after.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            _refuse_changes(old, new, resume, f"{key}.")
-        elif old != new and key not in _MAY_CHANGE:
-            raise ConfigError(
-                f"{key}={new!r} does not go with {resume}: that run has {key}={old!r}, and a run goes on as it began."
-                f" {' and '.join(_MAY_CHANGE)} may change; leave the others out, or start a new run"
-            )
+def saved_config(schema: type[Config], folder: Path) -> Config | None:
+    """The configuration that a folder holds; None where there is none.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    return _saved(schema, folder) if (folder / "config.yaml").exists() else None
+
+
+def refuse_changes(before: Config, after: Config, where: str) -> None:
+    """Refuse to go on under another configuration.
+
+    Raises:
+        ConfigError: one line for every key that differs, and what may.
+    """
+    may = _MAY_CHANGE[type(before)]
+    lines = [
+        f"{key}={new!r} does not go with {where}: that run has {key}={old!r}"
+        for key, old, new in _differences(before.model_dump(), after.model_dump())
+        if not any(key == name or key.startswith(f"{name}.") for name in may)
+    ]
+    if lines:
+        allowed = ", ".join(name for name in may if name not in ("resume", "out"))
+        raise ConfigError(
+            "\n".join(lines)
+            + f"\na run goes on as it began: only {allowed} may change; leave the others out, or begin another run"
+        )
+
+
+def _differences(before: Any, after: Any, owner: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every key that has another value, with both."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in sorted(before.keys() | after.keys()):
+            yield from _differences(before.get(name), after.get(name), f"{owner}.{name}" if owner else name)
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for i, (old, new) in enumerate(zip(before, after, strict=True)):
+            yield from _differences(old, new, f"{owner}.{i}")
+    elif before != after:
+        yield owner, before, after
 
 
 def _explain(

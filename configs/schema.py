@@ -220,21 +220,93 @@ class AgentSection(Section):
     max_new_tokens: Positive = 64
 
 
+class PanelSection(Section):
+    """Tasks of one environment in a suite."""
+
+    env: str
+    """Registered id."""
+    name: str | None = None
+    """What its figures are called; None for the id. Unique in the suite."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    format: Literal["hermes", "bracket", "react", "python"] = "bracket"
+    system_prompt: bool = True
+    """Whether the rules and the format stand in a system prompt."""
+    split: str = "test"
+    number: Positive | None = None
+    """How many tasks, from where `seed` says on."""
+    tasks: list[str] | None = None
+    """Ids of the tasks, instead of a number of them."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """The same seed, the same tasks, as in `turnwise eval seed=`."""
+    max_turns: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.number is None) == (not self.tasks):
+            raise ValueError("a panel has either `number`, how many tasks, or `tasks`, a list of their ids")
+        return self
+
+
+class SuiteFile(Section):
+    """A suite: `turnwise eval suite=core`, or `suite=PATH.yaml` for one of your own."""
+
+    panels: Annotated[list[PanelSection], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        names = [panel.name or panel.env for panel in self.panels]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two panels are called {twice[0]!r}; give each a `name` of its own")
+        return self
+
+
+class PricesSection(Section):
+    """What a million tokens cost; `prices.input=2.5 prices.output=10`."""
+
+    input: NonNegative | None = None
+    """None: no prices are known, and no cost is given."""
+    output: NonNegative | None = None
+    cached: NonNegative | None = None
+    """Of those that a cache serves; None for the price of `input`."""
+    currency: str = "USD"
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.input is None) != (self.output is None) or (self.cached is not None and self.input is None):
+            raise ValueError("prices.input and prices.output go together: the cost needs both")
+        return self
+
+
 class EvalConfig(Section):
     """Everything `turnwise eval` takes."""
 
     env: EnvSection = Field(default_factory=EnvSection)
     format: FormatSection = Field(default_factory=FormatSection)
     agent: AgentSection = Field(default_factory=AgentSection)
+    suite: str | None = None
+    """Panels of several environments instead of `env`, `format`, `episodes`, `split`, `seed` and `max_turns`: a name in
+    configs/suite, or the path of a YAML file."""
+    panels: list[PanelSection] = []
+    """What the suite held; config.yaml keeps it, so that a suite that has changed since is noticed."""
     episodes: Positive = 256
-    group_size: Positive = 1
+    """In all; with several attempts at each task, a multiple of them."""
+    attempts: Positive = 1
+    """Episodes of each task."""
     split: str = "test"
     seed: Annotated[int, Field(ge=0)] = 0
     max_turns: Positive | None = None
     concurrency: Positive = 64
     timeout: Annotated[float, Field(gt=0.0)] | None = None
+    max_failure_share: Share = 0.05
+    """Of the episodes of a panel; above it the score is marked as not to be trusted and the exit code is 1."""
+    prices: PricesSection = Field(default_factory=PricesSection)
+    retry_failed: bool = False
+    """Play the failed episodes of an earlier call again."""
     out: str | None = None
-    """Folder for trajectories.jsonl and summary.json; None saves nothing."""
+    """Folder for trajectories.jsonl, summary.json and report.md; None saves nothing. What is in it already goes on."""
+    resume: str | None = None
+    """Folder of an evaluation to go on with, as it was asked for."""
 
 
 class AuditConfig(Section):

@@ -17,7 +17,7 @@ import builtins
 import copy
 import hashlib
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_origin
 
 import gymnasium
@@ -31,6 +31,7 @@ from .formats import answer_of, tool_format, writable
 from .spaces import MessageSpace
 from .tasks import ProceduralTasks, Task, TaskSet
 from .tools import Call, ToolSpec
+from .trajectory import Trajectory
 
 if TYPE_CHECKING:
     from .rollout import RolloutResult
@@ -99,6 +100,9 @@ class TurnEnv(gymnasium.Env[str, str]):
     """True where `start` or a tool waits (network, processes): the episode loop then runs it in a thread."""
     tools: ClassVar[Mapping[str, ToolSpec]] = {}
     """The tools by name, collected from the `@tool` methods."""
+    stages: ClassVar[Mapping[str, Callable[[Trajectory], bool | None]]] = {}
+    """What an episode goes through on the way to its end, by name, for evaluations: whether a trajectory got there, or None
+    where it had no need to. In the order in which they are reached."""
     _declared: ClassVar[dict[str, TypeAdapter[Any]]]
     metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012  # Gymnasium declares it
 

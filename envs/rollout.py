@@ -141,7 +141,17 @@ async def play(
             done.put_nowait(error)
 
     seats = [_Seat(env) for _ in range(min(concurrency, len(jobs)))]
-    workers = [asyncio.create_task(guarded(seat)) for seat in seats]
+    workers: list[asyncio.Task[None]] = []
+
+    async def begin() -> None:
+        # A few at each pass of the loop: the first reply is not to wait until the last environment is reset.
+        for first in range(0, len(seats), _BEGIN_AT_ONCE):
+            workers.extend(
+                asyncio.create_task(guarded(seat)) for seat in seats[first : first + _BEGIN_AT_ONCE]
+            )
+            await asyncio.sleep(0)
+
+    beginning = asyncio.create_task(begin())
     try:
         for _ in range(len(jobs)):
             item = await done.get()
@@ -149,12 +159,13 @@ async def play(
                 raise item
             yield item
     finally:
-        for task in workers:
+        for task in (beginning, *workers):
             task.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        await asyncio.gather(beginning, *workers, return_exceptions=True)
         await asyncio.gather(*(seat.close() for seat in seats))
 
 
+_BEGIN_AT_ONCE = 16
 _CLOSING_SECONDS = 5.0
 
 
@@ -401,8 +412,11 @@ def _copied(turn: Turn) -> Turn:
     return turn
 
 
-def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a success rate (Wilson, 1927); (0, 1) without data."""
+def wilson(successes: float, total: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a success rate (Wilson, 1927); (0, 1) without data.
+
+    The counts may be fractions, where they stand for an effective number of independent episodes.
+    """
     if total == 0:
         return 0.0, 1.0
     z = NormalDist().inv_cdf(0.5 + confidence / 2)

@@ -129,7 +129,13 @@ def test_check_passes_on_a_good_environment_and_exits_1_on_a_broken_one(tmp_path
         (["play", "FrozenLake-v1", "--seed", "x"], ["'x' is not a valid integer"]),
         (["eval", "env=frozen"], ["no env 'frozen'", "frozen_lake"]),
         (["eval", "episode=4"], ["unknown key 'episode'", "Did you mean 'episodes'?"]),
-        (["eval", "episodes=3", "group_size=2"], ["multiple of group_size"]),
+        (["eval", "episodes=3", "attempts=2"], ["multiple of attempts", "episodes=3"]),
+        (["eval", "suite=cor"], ["no suite 'cor'", "Did you mean 'core'?"]),
+        (
+            ["eval", "suite=core", "env.parameters.size=5"],
+            ["env.parameters.size does not go with suite=core"],
+        ),
+        (["eval", "prices.input=1"], ["prices.input and prices.output go together"]),
         (["eval", "split=tset"], ["no split 'tset'", "'test'"]),
         (["eval", "agent=human"], ["no agent 'human'", "expert, local, random"]),
         (["eval", "agent=local"], ["agent.path must be given"]),
@@ -170,7 +176,7 @@ def test_a_full_disk_is_said_in_one_line(monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device", "o/trajectories.jsonl")
 
-    monkeypatch.setattr("turnwise.__main__.rollout", full)
+    monkeypatch.setattr("turnwise.agents.evaluate.evaluate", full)
     result = call("eval")
     assert result.exit_code == 1
     assert "No space left on device" in result.stderr
@@ -207,28 +213,126 @@ def test_a_file_cannot_shadow_a_module(tmp_path):
 def test_eval_prints_the_figures_and_saves_them(tmp_path):
     out = tmp_path / "new" / "folder"
     result = call(
-        "eval", "env=higher_lower", "agent=expert", "episodes=20", "group_size=2", f"out={out}", "seed=3"
+        "eval", "env=higher_lower", "agent=expert", "episodes=20", "attempts=2", f"out={out}", "seed=3"
     )
     assert result.exit_code == 0, result.output
     summary = json.loads((out / "summary.json").read_text())
-    assert (summary["episodes"], summary["success"], summary["failed"]) == (20, 1.0, 0)
+    assert (summary["episodes"], summary["tasks"], summary["success"], summary["failed"]) == (20, 10, 1.0, 0)
     trajectories = list(tw.read_trajectories(out / "trajectories.jsonl"))
     expected = tw.make("HigherLower-v1", format="bracket", system_prompt=False).rollout(
         tw.agents.ExpertAgent(), 20, seed=3, split="test", group_size=2
     )
     assert [(t.id, t.group) for t in trajectories] == [(t.id, t.group) for t in expected.trajectories]
     assert [t.turns[0].action for t in trajectories] == ["guess[50]"] * 20
-    for word in ("expert on HigherLower-v1", "success", "1.000", "(95 % 0.839 to 1.000)", "episodes"):
+    # Ten tasks that were done twice are ten tasks: Wilson's interval of 10 out of 10.
+    for word in (
+        "expert on HigherLower-v1",
+        "success",
+        "1.000",
+        "(95 % 0.722 to 1.000)",
+        "episodes",
+        "pass^2",
+    ):
         assert word in result.stdout
+    assert "| success | 1.000" in (out / "report.md").read_text()
 
 
-def test_eval_does_not_write_over_results(tmp_path):
+def test_eval_names_the_keys_of_another_evaluation_and_leaves_it_alone(tmp_path):
     assert call("eval", "episodes=2", f"out={tmp_path}").exit_code == 0
     before = (tmp_path / "trajectories.jsonl").read_bytes()
+    result = call("eval", "episodes=4", "seed=1", f"out={tmp_path}")
+    assert result.exit_code == 2
+    assert "episodes=4 does not go with" in result.stderr
+    assert "seed=1 does not go with" in result.stderr
+    assert (tmp_path / "trajectories.jsonl").read_bytes() == before
+
+
+def test_eval_of_a_finished_folder_plays_nothing_and_says_the_same(tmp_path):
+    first = call("eval", "episodes=4", f"out={tmp_path}")
+    before = (tmp_path / "trajectories.jsonl").read_bytes()
+    for again in (f"out={tmp_path}", f"resume={tmp_path}"):
+        result = call("eval", *(["episodes=4"] if "out" in again else []), again)
+        assert result.exit_code == 0, result.output
+        assert next(line for line in first.stdout.splitlines() if "success" in line) in result.stdout
+    assert (tmp_path / "trajectories.jsonl").read_bytes() == before
+
+
+def test_eval_does_not_write_among_trajectories_that_are_not_its_own(tmp_path):
+    (tmp_path / "trajectories.jsonl").write_text("")
     result = call("eval", "episodes=4", f"out={tmp_path}")
     assert result.exit_code == 2
-    assert "already holds trajectories" in result.stderr
-    assert (tmp_path / "trajectories.jsonl").read_bytes() == before
+    assert "holds trajectories that no `turnwise eval` left there" in result.stderr
+
+
+def test_eval_plays_a_suite_of_ones_own_with_its_tasks_and_formats(tmp_path):
+    suite = tmp_path / "mine.yaml"
+    suite.write_text(
+        """
+        panels:
+          - {env: HigherLower-v1, name: ten, parameters: {high: 10}, number: 3, seed: 2, format: hermes}
+          - {env: HigherLower-v1, name: two, tasks: [val-5, val-7], split: val, format: bracket}
+        """
+    )
+    result = call("eval", f"suite={suite}", "agent=expert", "attempts=2", f"out={tmp_path / 'o'}")
+    assert result.exit_code == 0, result.output
+    found = list(tw.read_trajectories(tmp_path / "o" / "trajectories.jsonl"))
+    assert sorted({(t.group, t.task_id) for t in found}) == [
+        (0, "test-20000"),
+        (1, "test-20001"),
+        (2, "test-20002"),
+        (3, "val-5"),
+        (4, "val-7"),
+    ]
+    assert len(found) == 10
+    assert {t.env_kwargs.get("high") for t in found if t.group < 3} == {10}
+    assert all("<tool_call>" in t.turns[0].action for t in found if t.group < 3)
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+    assert list(summary["panels"]) == ["ten", "two"]
+    assert summary["success"] == 1.0
+    assert "10.0" not in result.stdout
+    suite.write_text(suite.read_text().replace("number: 3", "number: 4"))
+    again = call("eval", f"suite={suite}", "agent=expert", "attempts=2", f"out={tmp_path / 'o'}")
+    assert again.exit_code == 2
+    assert "panels.0.number=4 does not go with" in again.stderr
+
+
+def test_a_run_is_evaluated_in_its_own_environment_and_format_unless_another_is_given(tmp_path):
+    from turnwise.__main__ import _eval_config
+    from turnwise.configs.compose import compose
+    from turnwise.configs.schema import TrainConfig
+
+    trained = compose(
+        TrainConfig,
+        ["env=HigherLower-v1", "env.parameters.high=9", "format=react", "format.system_prompt=true"],
+        registered={"env": tw.env_ids},
+    )
+    (tmp_path / "config.yaml").write_text(trained.model_dump_json())
+    own = _eval_config(["agent=local", f"agent.path={tmp_path}"])
+    assert own.env == trained.env
+    assert own.format == trained.format
+    other = _eval_config(["agent=local", f"agent.path={tmp_path}", "env=sokoban", "format=hermes"])
+    assert (other.env.id, other.format.name) == ("Sokoban-v1", "hermes")
+    larger = _eval_config(["agent=local", f"agent.path={tmp_path}", "env.parameters.high=99"])
+    assert (larger.env.id, larger.env.parameters) == ("HigherLower-v1", {"high": 99})
+
+
+def test_eval_says_that_a_score_with_many_failures_is_not_to_be_trusted(tmp_path):
+    path = tmp_path / "flaky_env.py"
+    path.write_text(
+        MY_ENV.replace(
+            "time.sleep(self.delay)", "if self.task.seed % 4 == 0: raise tw.EnvFailure('gone')"
+        ).replace("Wait-v0", "Flaky-v0")
+    )
+    command = ["--import", str(path), "eval", "env=Flaky-v0", "agent=expert", "episodes=8"]
+    result = call(*command, f"out={tmp_path / 'o'}")
+    assert result.exit_code == 1
+    assert "25.0% of the episodes failed (2 EnvFailure)" in result.stdout
+    assert "not to be trusted" in result.stdout
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+    assert (summary["trusted"], summary["success"], summary["failed"]) == (False, 1.0, 2)
+    allowed = call("eval", f"resume={tmp_path / 'o'}", "max_failure_share=0.25")
+    assert allowed.exit_code == 0, allowed.output
+    assert json.loads((tmp_path / "o" / "summary.json").read_text())["trusted"] is True
 
 
 def test_progress_is_plain_lines_in_a_log():
@@ -264,7 +368,10 @@ def test_ctrl_c_in_eval_exits_130_and_keeps_the_finished_episodes(my_env, tmp_pa
     assert process.returncode == 130, out
     assert "Traceback" not in out
     kept = list(tw.read_trajectories(file))
-    assert f"interrupted after {len(kept)} of 5000 episodes; they are in o/trajectories.jsonl" in out
+    assert (
+        f"interrupted after {len(kept)} of 5000 episodes; they are in o/trajectories.jsonl; the same command goes"
+        in out
+    )
     assert all(t.success for t in kept)
 
 
@@ -388,4 +495,4 @@ def test_the_demo_in_small_trains_evaluates_stops_and_goes_on(tmp_path):
     )
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 0, out
-    assert "local on FrozenLake-v1" in out
+    assert "on FrozenLake-v1" in out

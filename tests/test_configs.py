@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from turnwise.configs.compose import FOLDER, ConfigError, compose
+from turnwise.configs.compose import FOLDER, ConfigError, compose, suite
 from turnwise.configs.schema import EvalConfig, TrainConfig
-from turnwise.envs import FORMATS, env_ids
+from turnwise.envs import FORMATS, env_ids, make
 
 REGISTERED = {"env": lambda: ["FrozenLake-v1", "Maze-v0"], "credit": lambda: ["gigpo", "grpo", "rloo"]}
-FILES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.yaml"))
+FILES = sorted(
+    path.relative_to(FOLDER).with_suffix("").as_posix()
+    for path in FOLDER.glob("*/*.yaml")
+    if path.parent.name != "suite"  # which is no group
+)
 GIVEN = {
     "env/generic": "env=Maze-v0",
     "credit/generic": "credit=rloo",
@@ -207,6 +211,64 @@ def test_a_resumed_run_cannot_become_another(change, tmp_path):
     resume = save(train(), tmp_path)
     with pytest.raises(ConfigError, match="goes on as it began"):
         train(resume, change)
+
+
+def test_every_key_that_differs_is_named_and_those_of_speed_may(tmp_path):
+    resume = save(evaluate("episodes=8", "prices.input=1", "prices.output=2"), tmp_path)
+    with pytest.raises(ConfigError) as error:
+        evaluate(resume, "episodes=9", "agent=expert", "agent.noise=0.5", "concurrency=3")
+    told = [line.partition("=")[0] for line in str(error.value).splitlines()[:-1]]
+    assert told == ["agent.name", "agent.noise", "episodes"]
+    faster = evaluate(resume, "concurrency=3", "timeout=2.0", "prices.input=3", "max_failure_share=0.2")
+    assert (faster.concurrency, faster.prices.input, faster.episodes) == (3, 3.0, 8)
+
+
+SUITES = sorted(path.stem for path in (FOLDER / "suite").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_shipped_suite_holds_tasks_of_what_is_registered(name):
+    for panel in suite(name):
+        env = make(panel.env, format=panel.format, **panel.parameters)
+        assert panel.number is not None
+        assert panel.number <= env.tasks.size(panel.split)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("panels: []", "panels: List should have at least 1 item"),
+        ("panels: [{env: A-v1}]", "either `number`"),
+        ("panels: [{env: A-v1, number: 2, tasks: [x]}]", "either `number`"),
+        ("panels: [{env: A-v1, number: 2}, {env: A-v1, number: 3}]", "two panels are called 'A-v1'"),
+        ("panels: [{env: A-v1, nmber: 2}]", "panels.0.nmber: Extra inputs"),
+        ("panels: [", "cannot be read"),
+        ("5", "cannot be read"),
+        ("- 5", "the file: "),
+    ],
+)
+def test_a_suite_that_is_wrong_says_where(text, words, tmp_path):
+    path = tmp_path / "suite.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        suite(str(path))
+    with pytest.raises(ConfigError, match=r"no suite 'cor'\. Did you mean 'core'\?"):
+        suite("cor")
+
+
+def test_the_sections_of_a_run_stand_in_for_groups_that_are_not_chosen():
+    given = {
+        "env": {"id": "Maze-v0", "parameters": {"size": 9}},
+        "format": {"name": "react", "system_prompt": True},
+    }
+
+    def ask(*overrides):
+        return compose(EvalConfig, overrides, registered=REGISTERED, sections=given)
+
+    assert ask().env.model_dump() == given["env"]
+    assert ask("env.parameters.size=5").env.parameters == {"size": 5}
+    assert ask("env=sokoban").env.id == "Sokoban-v1"
+    assert ask("env=sokoban").format.model_dump() == given["format"]
 
 
 @pytest.mark.parametrize(

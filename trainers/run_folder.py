@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from ..agents.evaluate.folder import write_text as write_text
 from ..configs.schema import TrainConfig
 from ..envs.errors import UsageError
 
@@ -55,13 +55,6 @@ def reopen(folder: Path) -> TrainConfig:
         raise UsageError(f"{folder} holds no run: there is no config.yaml in it")
     saved = OmegaConf.to_container(OmegaConf.load(path))
     return TrainConfig.model_validate(saved)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    scratch = path.with_name(f".{path.name}.writing")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from ..core import Outcome, TurnEnv
 from ..errors import InvalidParameter
 from ..tasks import Task, TaskSet
 from ..tools import Call, tool
+from ..trajectory import Trajectory
 from . import worlds
 from .answers import exact_match, f1, normalise
 from .library import Document, Library, Question, library, same_title
@@ -33,6 +34,18 @@ _NAME = re.compile(
 )  # words with a capital inside a sentence
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def _used(trajectory: Trajectory, tool: str) -> bool:
+    return any(turn.tool == tool and not turn.invalid for turn in trajectory.turns)
+
+
+def _found(trajectory: Trajectory) -> bool | None:
+    """Whether a search or a document showed a supporting one, by the reward for it; None where none was paid for that."""
+    kwargs = trajectory.env_kwargs
+    if kwargs.get("reward") == "outcome" or kwargs.get("found_reward") == 0.0:
+        return None
+    return any(turn.reward > 0 for turn in trajectory.turns[:-1] if turn.tool in ("search", "open"))
 
 
 class Search(TurnEnv):
@@ -79,6 +92,12 @@ class Search(TurnEnv):
     judging: bool = False
     judge_rewards: tuple[float, float, float] = (0.3, -0.6, -0.3)
 
+    stages = {  # noqa: RUF012  # a ClassVar of TurnEnv
+        "searched": lambda t: _used(t, "search"),
+        "found": _found,
+        "answered": lambda t: _used(t, "answer"),
+        "right": lambda t: t.success,
+    }
     rules = (
         "Answer the question with the documents of a corpus. Search for them, open those that were cut off, and follow"
         " the names they give. Answer with a name, a date, a number, yes or no, and nothing else."

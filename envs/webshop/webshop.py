@@ -17,6 +17,7 @@ from ..formats import Bracket, Malformed, Tools
 from ..spaces import MessageSpace
 from ..tasks import Task, TaskSet
 from ..tools import Call, tool
+from ..trajectory import Trajectory
 from .goals import Goal
 from .reward import SIMILAR, normalize_color, token_set_ratio
 from .session import BUY, NEXT, PREVIOUS, SEARCH, Session
@@ -24,6 +25,11 @@ from .shop import Shop, ShopSettings, open_shop
 
 _LONGEST_PAGE = 1 << 20
 _SHOWN, _OPENED = 0.25, 0.5
+
+
+def _reached(trajectory: Trajectory, page: str) -> bool:
+    """Whether a page was seen, by the keys of the states, which begin with it."""
+    return any(turn.state_key.startswith(f"('{page}'") for turn in trajectory.turns)
 
 
 class OriginalBracket(Bracket):
@@ -79,6 +85,12 @@ class WebShop(TurnEnv):
     screenshot: bool = False
     chromium: Path | None = None
 
+    stages = {  # noqa: RUF012  # a ClassVar of TurnEnv
+        "searched": lambda t: _reached(t, "results"),
+        "opened": lambda t: _reached(t, "item"),
+        "bought": lambda t: t.status == "terminated",
+        "right": lambda t: t.success,
+    }
     rules = (
         "You are in a web shop. Buy a product that fits the instruction: the kind of product, its attributes, its options "
         "and its price. Search with keywords, click on a product's number to open it, click on the options that the "

@@ -211,6 +211,26 @@ def test_agents_that_wait_run_side_by_side() -> None:
     assert result.agent_seconds >= 0.02
 
 
+def test_the_first_reply_does_not_wait_until_every_environment_is_reset() -> None:
+    resets: list[int] = []
+    first: list[int] = []
+
+    class Counted(Countdown):
+        def start(self, task: tw.Task, rng: np.random.Generator) -> str:
+            resets.append(self.length)
+            return super().start(task, rng)
+
+    async def agent(talk: Conversation) -> str:
+        await asyncio.sleep(0)
+        first.append(len(resets))
+        return "down[3]"
+
+    result = env(Counted).rollout(agent, 1000, concurrency=1000)
+    assert first[0] < 50
+    assert result.success_rate == 1.0
+    assert len(resets) == 1000
+
+
 def test_one_environment_is_used_by_one_thread_at_a_time() -> None:
     class Guarded(Waiting):
         @tw.tool
