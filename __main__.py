@@ -409,6 +409,74 @@ def audit(overrides: tuple[str, ...]) -> None:
         click.echo(f"saved in {config.out}")
 
 
+@main.command()
+@click.argument(
+    "paths", nargs=-1, required=True, metavar="RUN|FILE.jsonl...", type=click.Path(path_type=Path)
+)
+@click.option("--port", default=0, help="To listen on; a free one by default.", type=click.IntRange(0, 65535))
+@click.option("--no-open", is_flag=True, help="Print the address only.")
+@click.option(
+    "--export",
+    metavar="PAGE.html",
+    type=click.Path(path_type=Path),
+    help="Write one file that needs no server, and end.",
+)
+@click.option(
+    "--filter", "chosen", default="", metavar="FILTER", help="Which trajectories to export, as in the page."
+)
+@click.option(
+    "--limit",
+    default=200,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="How many trajectories to export at most.",
+)
+def view(
+    paths: tuple[Path, ...], port: int, no_open: bool, export: Path | None, chosen: str, limit: int
+) -> None:
+    """Look at runs and trajectories in the browser: curves, table, conversations, groups side by side.
+
+    The page is served on this machine alone and follows files that grow. Ctrl-C ends it.
+
+    \b
+    Examples:
+      turnwise view runs/my-run
+      turnwise view runs                                  # all runs in the folder, curves by configuration
+      turnwise view out/expert/trajectories.jsonl --port 8080 --no-open
+      turnwise view runs/my-run --export page.html --filter "step:50 success:no"
+    """
+    try:
+        from .agents.viewer.library import Library
+        from .agents.viewer.server import Viewer
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
+            raise
+        raise UsageError(
+            f"the viewer needs {error.name}, which is not installed: pip install 'turnwise[viewer]'"
+        ) from error
+
+    library = Library(paths)
+    if export is not None:
+        from .agents.viewer.export import export as write
+
+        written = write(library, export, q=chosen, limit=limit)
+        left = written.matched - written.trajectories
+        click.echo(
+            f"{export}: {written.trajectories:,} trajectories, {written.bytes / 1e6:.1f} MB"
+            + (f"; {left:,} more fit the filter, see --limit and --filter" if left else "")
+        )
+        return
+    viewer = Viewer(library, port=port)
+    click.echo(f"turnwise is open at {viewer.url}  (Ctrl-C ends it)")
+    if not no_open:
+        webbrowser.open(viewer.url)
+    try:
+        viewer.wait()
+    except KeyboardInterrupt:
+        viewer.close()
+        raise SystemExit(0) from None
+
+
 def _import(name: str) -> None:
     """Import a module by name, or a file by path, for what it registers."""
     try:
