@@ -257,6 +257,69 @@ def eval_command(overrides: tuple[str, ...]) -> None:
         raise click.ClickException(f"too many episodes failed: {', '.join(found.untrusted)}")
 
 
+@main.command("eval-compare")
+@click.argument("first", metavar="RUN")
+@click.argument("second", metavar="RUN")
+@click.option("--json", "out", metavar="FILE", help="Also write the comparison as JSON.")
+def eval_compare(first: str, second: str, out: str | None) -> None:
+    """Compare two evaluations task by task: the difference with its 95 % interval, and whether it is within noise.
+
+    RUN is a folder of `turnwise eval out=FOLDER`, or a trajectory file. Success is compared by McNemar's exact test.
+
+    \b
+    Examples:
+      turnwise eval-compare runs/before runs/after
+      turnwise eval-compare runs/before runs/after/trajectories.jsonl --json difference.json
+    """
+    from .agents.evaluate import compare_evaluations, read_evaluation
+    from .agents.evaluate.paired import notes, tables
+
+    found = compare_evaluations(read_evaluation(first), read_evaluation(second), names=(first, second))
+    _print_tables(tables(found))
+    for note in notes(found):
+        click.echo(note)
+    if out is not None:
+        Path(out).write_text(json.dumps(found.as_json(), indent=2) + "\n", encoding="utf-8")
+
+
+@main.command("rescore")
+@click.argument("path", metavar="FILE|RUN")
+@click.option("--out", metavar="FILE", help="Write the episodes with what they come to now.")
+@click.option("--show", default=5, show_default=True, type=click.IntRange(min=0), help="Changes to print.")
+def rescore_command(path: str, out: str | None, show: int) -> None:
+    """Play saved episodes again without a model and say what comes out otherwise; exit code 1 if anything does.
+
+    \b
+    Examples:
+      turnwise rescore runs/expert
+      turnwise rescore runs/expert/trajectories.jsonl --out rescored.jsonl
+    """
+    from .agents.evaluate import read_evaluation, rescore
+    from .envs import write_trajectories
+
+    if out is not None and Path(out).exists():
+        raise UsageError(f"{out} is there already; choose another file with --out")
+    found = rescore(read_evaluation(path))
+    total = len(found.before)
+    click.echo(
+        f"{total} episodes played again, {total - found.changed} as they were, {found.changed} otherwise"
+    )
+    for why, count in found.skipped.items():
+        click.echo(f"{count} left out: {why}")
+    for change in found.changes[:show]:
+        where = "" if change.turn is None else f" turn {change.turn},"
+        click.echo(
+            f"{change.episode}:{where} {change.field}: {change.recorded!r:.200} -> {change.now!r:.200}"
+        )
+    if found.changed:
+        old, new = (sum(t.success for t in side) / total for side in (found.before, found.after))
+        click.echo(f"success {old:.3f} -> {new:.3f}")
+    if out is not None:
+        write_trajectories(out, found.after)
+    if found.changed:
+        raise SystemExit(1)
+
+
 def _eval_config(overrides: Sequence[str]) -> EvalConfig:
     """The configuration, with the environment of the run that plays, and with the panels of the suite."""
     from .configs.compose import compose, names_of, saved_config, suite
