@@ -1,4 +1,4 @@
-"""A library: the documents and the questions of an environment in files, read by memory-mapping.
+"""A library: the documents and the questions of an environment in files.
 
 A corpus may hold millions of passages, so nothing of it is kept as Python objects: a process that plays a thousand
 episodes holds one `Library`, and processes of one machine share its pages.
@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..cache import made_once
 from ..errors import UnknownTask
+from ..lines import Lines, lines_writer
 from ..tasks import Task, TaskSet
+
+_VERSION = 2  # of the files
 
 
 class Document(NamedTuple):
@@ -56,34 +58,6 @@ class Question(NamedTuple):
     support: tuple[tuple[str, str], ...] = ()
     hops: int = 0
     kind: str = ""
-
-
-class _Lines:
-    """Lines of a file by their number, memory-mapped."""
-
-    def __init__(self, path: Path) -> None:
-        self._ends = np.load(path.with_suffix(".npy"), mmap_mode="r")  # where each line ends
-        self._bytes: Any = b""
-        if len(self._ends):
-            with path.open("rb") as file:
-                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, number: int) -> Any:
-        start = int(self._ends[number - 1]) if number else 0
-        return json.loads(self._bytes[start : int(self._ends[number])])
-
-    @staticmethod
-    def write(path: Path, rows: Iterable[Any]) -> None:
-        ends: list[int] = []
-        at = 0
-        with path.open("wb") as file:
-            for row in rows:
-                at += file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-                ends.append(at)
-        np.save(path.with_suffix(".npy"), np.array(ends, dtype=np.int64))
 
 
 class _Places:
@@ -130,7 +104,7 @@ class Library:
     def __init__(self, folder: Path) -> None:
         self.key = folder.name
         self.folder = folder
-        self._documents = _Lines(folder / "documents.jsonl")
+        self._documents = Lines(folder / "documents")
         self._ids = _Places(folder, "ids")
         self._titles = _Places(folder, "titles")
         self.tasks: TaskSet = StoredTasks(folder)
@@ -150,7 +124,7 @@ class Library:
         return self._document(row)
 
     def _read(self, row: int) -> Document:
-        return Document(*self._documents[row])
+        return Document(*json.loads(self._documents[row]))
 
     def __iter__(self) -> Iterator[Document]:
         return (self._read(row) for row in range(len(self)))
@@ -173,7 +147,7 @@ class StoredTasks(TaskSet):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._splits: dict[str, int] = json.loads((folder / "splits.json").read_text())
-        self._lines = _Lines(folder / "questions.jsonl")  # split after split
+        self._lines = Lines(folder / "questions")  # split after split
         self._ids = _Places(folder, "questions")
         self._first: dict[str, int] = {}
         at = 0
@@ -204,7 +178,7 @@ class StoredTasks(TaskSet):
         raise UnknownTask(f"no task {task_id!r:.80} among the {len(self._lines)} questions")
 
     def _task(self, number: int) -> Task:
-        q = Question(*self._lines[number])
+        q = Question(*json.loads(self._lines[number]))
         data = {"support": [tuple(s) for s in q.support], "hops": q.hops, "kind": q.kind}
         return Task(q.id, q.split, prompt=q.text, data=data, reference=tuple(q.answers))
 
@@ -220,7 +194,7 @@ def library(key: str, fill: Callable[[], tuple[Iterable[Document], Iterable[Ques
     Raises:
         CacheFailure: the cache folder cannot be written.
     """
-    return _opened(made_once("search", key, lambda folder: _write(folder, *fill())))
+    return _opened(made_once("search", f"{key}-{_VERSION}", lambda folder: _write(folder, *fill())))
 
 
 @lru_cache(maxsize=16)
@@ -231,19 +205,18 @@ def _opened(folder: Path) -> Library:
 def _write(folder: Path, documents: Iterable[Document], questions: Iterable[Question]) -> None:
     ids: list[int] = []
     titles: list[int] = []
-
-    def noted() -> Iterator[Document]:
+    with lines_writer(folder / "documents") as write:
         for document in documents:
+            write(json.dumps(document, ensure_ascii=False))
             ids.append(_hash(document.id))
             titles.append(_hash(same_title(document.title)))
-            yield document
-
-    _Lines.write(folder / "documents.jsonl", noted())
     _Places.write(folder, "ids", ids)
     _Places.write(folder, "titles", titles)
     order = {"train": 0, "val": 1, "test": 2}
     sorted_questions = sorted(questions, key=lambda q: order[q.split])
-    _Lines.write(folder / "questions.jsonl", sorted_questions)
+    with lines_writer(folder / "questions") as write:
+        for question in sorted_questions:
+            write(json.dumps(question, ensure_ascii=False))
     _Places.write(folder, "questions", [_hash(q.id) for q in sorted_questions])
     sizes = {split: sum(q.split == split for q in sorted_questions) for split in order}
     (folder / "splits.json").write_text(json.dumps({split: n for split, n in sizes.items() if n}))

@@ -1,20 +1,20 @@
-"""A catalogue on disk: products that are read one at a time from memory-mapped files, shared between processes.
+"""A catalogue on disk: products that are read one at a time from files, which all processes share.
 
-A folder holds `records` (a JSON object per product), `cards` (what a results page shows of it), `goals` (what
-instructions are made from), each with an index of where its lines begin; `prices.npy`; `order.npy`, the goals' order.
+A folder holds the `lines` of `records` (a JSON object per product), `cards` (what a results page shows of it) and `goals`
+(what instructions are made from); `prices.npy`; `order.npy`, the goals' order.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ..lines import Lines, lines_writer
 
 Product = dict[str, Any]
 """A product, with the original's keys: `asin`, `Title`, `query`, `category`, `product_category`, `Attributes`,
@@ -27,48 +27,6 @@ class Card(NamedTuple):
     asin: str
     title: str
     price: str
-
-
-class Lines:
-    """Lines of text in a memory-mapped file."""
-
-    def __init__(self, path: Path) -> None:
-        self._begins = np.load(path.with_suffix(".npy"), mmap_mode="r")
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            self._bytes: mmap.mmap | bytes = (
-                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-            )
-
-    def __len__(self) -> int:
-        return len(self._begins) - 1
-
-    def __getitem__(self, row: int) -> str:
-        return self._bytes[self._begins[row] : self._begins[row + 1]].decode("utf-8")
-
-
-class LinesWriter:
-    """Writes what `Lines` reads."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.open("wb")
-        self._begins = [0]
-
-    def __enter__(self) -> LinesWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-        np.save(self._path.with_suffix(".npy"), np.array(self._begins, np.int64))
-
-    def write(self, text: str) -> None:
-        """Add a line, which may hold line ends itself."""
-        line = text.encode("utf-8", "replace")
-        self._file.write(line)
-        self._begins.append(self._begins[-1] + len(line))
 
 
 class Catalogue:
@@ -122,10 +80,10 @@ class Catalogue:
 def write_products(folder: Path, products: Iterable[tuple[Product, float]]) -> None:
     """Write products and their prices, one by one."""
     prices = []
-    with LinesWriter(folder / "records") as records, LinesWriter(folder / "cards") as cards:
+    with lines_writer(folder / "records") as record, lines_writer(folder / "cards") as card:
         for product, price in products:
-            records.write(json.dumps(product, ensure_ascii=False))
-            card = Card(product["asin"], product["Title"], product["Price"])
-            cards.write("\x1f".join(part.replace("\x1f", " ") for part in card))
+            record(json.dumps(product, ensure_ascii=False))
+            shown = Card(product["asin"], product["Title"], product["Price"])
+            card("\x1f".join(part.replace("\x1f", " ") for part in shown))
             prices.append(price)
     np.save(folder / "prices.npy", np.array(prices, np.float64))

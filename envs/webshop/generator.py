@@ -15,14 +15,15 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from ..cache import content_key, made_once
+from ..lines import lines_writer
 from . import words
-from .catalogue import Catalogue, LinesWriter, Product, write_products
+from .catalogue import Catalogue, Product, write_products
 from .goals import price_bound
 
 Detail = Literal["full", "short"]
 GOALS_PER_PRODUCT = 4
 MOST_PRODUCTS_WITH_GOALS = 12_500
-_VERSION = 1
+_VERSION = 2
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 T = TypeVar("T")
 
@@ -45,11 +46,11 @@ def _write(folder: Path, count: int, detail: Detail, seed: int) -> None:
     write_products(folder, (_product(row, detail, seed) for row in range(count)))
     rows = list(range(count))
     Random(f"order {seed}").shuffle(rows)
-    with LinesWriter(folder / "goals") as lines:
+    with lines_writer(folder / "goals") as write:
         for row in rows[:MOST_PRODUCTS_WITH_GOALS]:
             product, price = _product(row, detail, seed)
             for goal in _goals(product, price, detail, Random(f"goals {seed} {row}")):
-                lines.write(json.dumps({"row": row, **goal}))
+                write(json.dumps({"row": row, **goal}))
     goals = GOALS_PER_PRODUCT * min(count, MOST_PRODUCTS_WITH_GOALS)
     np.save(folder / "order.npy", np.arange(goals, dtype=np.int64))
 
@@ -137,20 +138,21 @@ def _full(row: int, rng: Random) -> tuple[Product, float]:
 
 
 def _short(row: int, rng: Random) -> tuple[Product, float]:
-    # Rows go through all pairs of kind and attribute before one comes again.
+    # Rows go through all pairs of kind and attribute before one comes again. A comma keeps the two words of a title apart, so
+    # that a tokenizer which joins words in a row into one token writes titles that it has never seen.
     kinds, attributes = words.SHORT_KINDS, words.SHORT_ATTRIBUTES
     kind = kinds[row % len(kinds)]
     attribute = attributes[row // len(kinds) % len(attributes)]
     price = 5.0 + int(rng.random() * 90)
     colors = sorted(_some(rng, words.SHORT_COLORS, 2, 3), key=words.SHORT_COLORS.index)
     product: Product = {
-        "asin": str(100 + row),
-        "Title": f"{attribute} {kind}",
+        "asin": str(10 + row),
+        "Title": f"{kind}, {attribute}",
         "query": kind,
         "category": "shop",
         "product_category": f"shop › {kind}",
         "Attributes": [attribute],
-        "BulletPoints": [f"{attribute} {kind}"],
+        "BulletPoints": [attribute],
         "Description": f"a {kind}",
         "options": {"color": colors},
         "Price": f"${price}",
@@ -180,7 +182,7 @@ def _goals(product: Product, price: float, detail: Detail, rng: Random) -> Itera
             if detail == "short" or rng.random() < 0.75
         }
         if detail == "short":
-            said = f"{attributes[0]} {product['query']}, {options['color']}"
+            said = f"{product['Title']}, {options['color']}"
         else:
             said = _instruction(product["query"], attributes, options, rng)
         yield {

@@ -20,7 +20,8 @@ import numpy as np
 
 from ..cache import content_key, made_once
 from ..errors import UsageError
-from .catalogue import Catalogue, LinesWriter, Product, write_products
+from ..lines import lines_writer
+from .catalogue import Catalogue, Product, write_products
 from .goals import combinations, price_bound
 
 PRODUCTS = "items_shuffle.json"
@@ -98,19 +99,19 @@ def _write(
 
     write_products(folder, read())
     goals, firsts = 0, []
-    with LinesWriter(folder / "goals") as lines:
+    with lines_writer(folder / "goals") as write:
         for row, (asin, count) in enumerate(products):
             if human:
                 for wanted, instruction, options in _human(instructions.get(asin, []), asin, files[2]):
                     bound, text = price_bound(prices[asin], rng)
-                    lines.write(json.dumps(_base(row, instruction.strip(".") + text, wanted, options, bound)))
+                    write(json.dumps(_base(row, instruction.strip(".") + text, wanted, options, bound)))
                     goals += 1
             else:
                 base = _synthetic(attributes.get(asin), asin, files[1])
                 if base is None:
                     continue
                 bound, text = price_bound(prices[asin], rng)
-                lines.write(json.dumps({**_base(row, base[0], base[1], None, bound), "price_text": text}))
+                write(json.dumps({**_base(row, base[0], base[1], None, bound), "price_text": text}))
                 firsts.append(goals)
                 goals += count
     if goals < 3:

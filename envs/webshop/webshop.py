@@ -338,8 +338,8 @@ class WebShop(TurnEnv):
         goal, product = self.goal, self.shop.product(self.goal.row)
         title: str = product["Title"]
         options: list[str] = list(goal.options.values()) if isinstance(goal.options, dict) else goal.options
-        asked: list[str] = [*goal.attributes, product["query"]]
-        tries = [" ".join(asked), " ".join([*asked, *options]), title]
+        asked: list[str] = [product["query"], *goal.attributes]
+        tries = [", ".join(asked), ", ".join([*asked, *options]), title]
         return next((query for query in tries if goal.row in self.shop.search(query.lower())), tries[0])
 
     def _wanted_options(self) -> list[tuple[str, str]]:

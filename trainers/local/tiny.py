@@ -39,9 +39,9 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}"
 )
 _SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
-# Words in a row may become one token, a word keeps its opening bracket, and every other character stands alone: a
-# phrase costs one token, and a map has one per cell.
-_PIECES = r" ?\p{L}{2,}(?: \p{L}{2,})*\[?| ?\p{N}| ?[^\s\p{N}]|\s"
+# A mark such as [SEP] is one token, words in a row may become one, a word keeps its opening bracket, and every other
+# character stands alone: a phrase costs one token, and a map has one per cell.
+_PIECES = r" ?\[\p{Lu}{2,}\]| ?\p{L}{2,}(?: \p{L}{2,})*\[?| ?\p{N}| ?[^\s\p{N}]|\s"
 
 
 def tiny(env: TurnEnv, config: ModelSection, *, seed: int, say: Callable[[str], None]) -> Path:
