@@ -18,7 +18,7 @@ from ..cache import content_key, made_once
 from ..lines import lines_writer
 from . import words
 from .catalogue import Catalogue, Product, write_products
-from .goals import price_bound
+from .goals import NO_BOUND, price_bound
 
 Detail = Literal["full", "short"]
 GOALS_PER_PRODUCT = 4
@@ -143,7 +143,7 @@ def _short(row: int, rng: Random) -> tuple[Product, float]:
     kinds, attributes = words.SHORT_KINDS, words.SHORT_ATTRIBUTES
     kind = kinds[row % len(kinds)]
     attribute = attributes[row // len(kinds) % len(attributes)]
-    price = 5.0 + int(rng.random() * 90)
+    price = float(1 + int(rng.random() * 9))
     colors = sorted(_some(rng, words.SHORT_COLORS, 2, 3), key=words.SHORT_COLORS.index)
     product: Product = {
         "asin": str(10 + row),
@@ -155,7 +155,7 @@ def _short(row: int, rng: Random) -> tuple[Product, float]:
         "BulletPoints": [attribute],
         "Description": f"a {kind}",
         "options": {"color": colors},
-        "Price": f"${price}",
+        "Price": f"${price:.0f}",
         "Rating": "N.A.",
         "Reviews": [],
     }
@@ -174,19 +174,19 @@ def _asin(row: int) -> str:
 
 def _goals(product: Product, price: float, detail: Detail, rng: Random) -> Iterator[dict[str, object]]:
     for _ in range(GOALS_PER_PRODUCT):
-        bound, bound_text = price_bound(price, rng)
-        attributes = _some(rng, product["Attributes"], 1, 3)
-        options = {
-            name: _pick(rng, values)
-            for name, values in product["options"].items()
-            if detail == "short" or rng.random() < 0.75
-        }
         if detail == "short":
-            said = f"{product['Title']}, {options['color']}"
+            attributes, bound = product["Attributes"], NO_BOUND
+            options = {name: _pick(rng, values) for name, values in product["options"].items()}
+            instruction = f"{product['Title']}, {options['color']}"
         else:
-            said = _instruction(product["query"], attributes, options, rng)
+            bound, bound_text = price_bound(price, rng)
+            attributes = _some(rng, product["Attributes"], 1, 3)
+            options = {
+                name: _pick(rng, values) for name, values in product["options"].items() if rng.random() < 0.75
+            }
+            instruction = _instruction(product["query"], attributes, options, rng) + bound_text
         yield {
-            "instruction": said + bound_text,
+            "instruction": instruction,
             "attributes": attributes,
             "options": list(options.values()),
             "price_upper": bound,

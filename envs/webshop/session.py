@@ -126,11 +126,11 @@ class Session:
         """The page as text."""
         match self.page:
             case "index":
-                return f"WebShop [SEP] Instruction: [SEP] {self.instruction.strip()} [SEP] Search"
+                return joined(["WebShop", "Instruction:", self.instruction, "Search"])
             case "done":
                 assert self.row is not None and self.bought is not None
                 return _done(shop.card(self.row).asin, self.options, self.bought.value)
-        head = f"Instruction: [SEP] {self.instruction.strip()} [SEP] Back to Search"
+        head = joined(["Instruction:", self.instruction, "Back to Search"])
         match self.page:
             case "results":
                 previous = " [SEP] < Prev" if self.number > 1 else ""
