@@ -31,10 +31,10 @@ import json
 import multiprocessing
 import random
 import re
-import resource
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -93,20 +93,26 @@ def episodes(turns: int) -> tuple[list[list[int]], list[list[Probe]]]:
     return contexts, probes
 
 
+def peak_memory() -> float:
+    """MiB that this process held at most. Not `ru_maxrss`, which a child begins with its parent's, also after exec."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
 def run(way: str, turns: int, threads: int, answers: Any) -> None:
     """In a process of its own: processor seconds, peak memory in MiB, and a checksum."""
     torch.set_num_threads(threads)
     policy = model()
     contexts, probes = episodes(turns)
     forced_log_probs(policy, contexts[:1], probes[:1], **WAYS[way])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     best = float("inf")
     for _ in range(1 if way == "alone" else 3):
         began = time.process_time()
         found = forced_log_probs(policy, contexts, probes, **WAYS[way])
         best = min(best, time.process_time() - began)
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    answers.put((best, peak, sum(v for e in found for p in e for v in p)))
+    answers.put((best, peak_memory() - before, sum(v for e in found for p in e for v in p)))
 
 
 def info_gain(threads: int) -> None:
@@ -186,10 +192,10 @@ def memory(way: str, threads: int, answers: Any) -> None:
     """In a process of its own: peak memory in MiB."""
     torch.set_num_threads(threads)
     todo = stages(way)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     for stage in todo:
         stage()
-    answers.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    answers.put(peak_memory() - before)
 
 
 def implicit_prm(threads: int) -> None:

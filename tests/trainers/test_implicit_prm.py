@@ -628,18 +628,18 @@ def test_adapters_are_those_of_peft_in_value_and_gradient():
     up = [v for k, v in pairs.items() if "lora_B" in k]
     assert len(down) == len(adapters.down) == 14
     with torch.no_grad():
-        for mine, peft in ((adapters.down, down), (adapters.up, up)):
-            for a, b in zip(mine, peft, strict=True):
-                assert a.shape == b.shape
-                a.copy_(b.copy_(torch.randn_like(b)))
+        for a, b in zip([*adapters.down, *(b.T for b in adapters.up)], [*down, *up], strict=True):
+            assert a.shape == b.shape
+            a.copy_(b.copy_(torch.randn_like(b)))
     with adapters.active() as adapted_model:
         mine = adapted_model(tokens).logits
         mine.logsumexp(-1).sum().backward(inputs=list(adapters.parameters()))
     other = theirs(tokens).logits
     other.logsumexp(-1).sum().backward()
     torch.testing.assert_close(mine, other)
-    for a, b in zip([*adapters.down, *adapters.up], [*down, *up], strict=True):
-        torch.testing.assert_close(a.grad, b.grad)
+    gradients = [*(a.grad for a in adapters.down), *(b.grad.T for b in adapters.up)]
+    for a, b in zip(gradients, [*down, *up], strict=True):
+        torch.testing.assert_close(a, b.grad)
     assert all(p.grad is None for p in ours.parameters())
 
 

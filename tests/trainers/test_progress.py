@@ -296,7 +296,10 @@ def untrained(tmp_path_factory):
 
 def test_the_policy_and_a_prover_play_on(untrained):
     env, folder, _, agent, trajectories = untrained
-    for source in (build("progress", rerolls=2), build("progress", rerolls=2, prover=str(folder))):
+    for source in (
+        build("progress", rerolls=2),
+        build("progress", rerolls=2, prover=str(folder), prover_max_new_tokens=6),
+    ):
         models = Models(env=env, agent=agent)
         source.check(models)
         scores = asyncio.run(source.score(trajectories, models))

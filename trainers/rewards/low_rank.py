@@ -55,7 +55,9 @@ class LowRankAdapters(nn.Module):
             dtype = weight.dtype if weight.dtype == torch.float64 else torch.float32
             self._layers.append(layer)
             self.down.append(nn.Parameter(start.to(weight.device, dtype)))
-            self.up.append(nn.Parameter(torch.zeros(outputs, rank, device=weight.device, dtype=dtype)))
+            # [rank, outputs], the transpose of B: the backward pass multiplies by it, and with tall thin matrices in
+            # this order it takes a third of the time.
+            self.up.append(nn.Parameter(torch.zeros(rank, outputs, device=weight.device, dtype=dtype)))
 
     @contextmanager
     def active(self) -> Iterator[Any]:
@@ -78,12 +80,12 @@ class LowRankAdapters(nn.Module):
             if (
                 not output.dtype == low.dtype == up.dtype
             ):  # under autocast, or beside a backbone of half precision
-                return output + F.linear(self._scale * low, up).to(output.dtype)
+                return output + ((self._scale * low) @ up).to(output.dtype)
             # In one product, so that nothing of the size of the output is made on the way.
             flat, low = output.flatten(0, -2), low.flatten(0, -2)
             if torch.is_grad_enabled():
-                return torch.addmm(flat, low, up.T, alpha=self._scale).view(output.shape)
-            return flat.addmm_(low, up.T, alpha=self._scale).view(output.shape)
+                return torch.addmm(flat, low, up, alpha=self._scale).view(output.shape)
+            return flat.addmm_(low, up, alpha=self._scale).view(output.shape)
 
         return add
 
