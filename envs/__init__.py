@@ -17,11 +17,24 @@ from .tasks import ListedTasks, ProceduralTasks, Task, TaskSet
 from .tools import Call, ToolSpec, tool
 from .trajectory import SCHEMA_VERSION, Trajectory, Turn, read_trajectories, write_trajectories
 
+register("Bandit-v1", f"{__name__}.puzzles.bandit:Bandit")
+register("Cooking-v1", f"{__name__}.puzzles.cooking:Cooking")
 register("FrozenLake-v1", f"{__name__}.frozen_lake:FrozenLake", max_turns=12)
+register("GraphNavigation-v1", f"{__name__}.puzzles.graph_navigation:GraphNavigation")
+register("Hanoi-v1", f"{__name__}.puzzles.hanoi:Hanoi")
 register("HigherLower-v1", f"{__name__}.higher_lower:HigherLower", max_turns=8)
+register("KeyDoor-v1", f"{__name__}.puzzles.key_door:KeyDoor")
+register("LightsOut-v1", f"{__name__}.puzzles.lights_out:LightsOut")
+register("Mastermind-v1", f"{__name__}.puzzles.mastermind:Mastermind")
+register("Maze-v1", f"{__name__}.puzzles.maze:Maze")
+register("Minesweeper-v1", f"{__name__}.puzzles.minesweeper:Minesweeper")
 register("Search-v1", f"{__name__}.search.search:Search", max_turns=12)
+register("SlidingTiles-v1", f"{__name__}.puzzles.sliding_tiles:SlidingTiles")
 register("Sokoban-v1", f"{__name__}.sokoban:Sokoban", max_turns=30)
+register("Taxi-v1", f"{__name__}.puzzles.taxi:Taxi")
+register("TwentyFour-v1", f"{__name__}.puzzles.twenty_four:TwentyFour")
 register("WebShop-v1", f"{__name__}.webshop.webshop:WebShop", max_turns=15)
+register("WordGuess-v1", f"{__name__}.puzzles.word_guess:WordGuess")
 
 __all__ = [
     "FORMATS",

@@ -1,0 +1,1 @@
+"""Puzzles with levels: each generates instances that can be solved, and checks a solution without playing it."""
