@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .agents.evaluate.report import Table as ReportTable
     from .configs.schema import AgentSection, EnvSection, EvalConfig, FormatSection, PricesSection
     from .envs import Agent
+    from .trainers.compare import Axis
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it."""
@@ -445,6 +446,38 @@ def train(imports: tuple[str, ...], overrides: tuple[str, ...]) -> None:
         )
     Console().print(table)
     click.echo(f"run folder: {summary['run']}")
+
+
+@main.command("compare")
+@click.argument("paths", nargs=-1, required=True, metavar="RUN...")
+@click.option("--metric", default="success", show_default=True, help="A metric of metrics.jsonl.")
+@click.option(
+    "--axis",
+    default="step",
+    show_default=True,
+    type=click.Choice(["step", "seconds", "tokens", "env_steps"]),
+    help="What the curves are drawn over.",
+)
+@click.option("--out", metavar="FOLDER", help="Write compare.md, .json, .png and .svg.")
+def compare_command(paths: tuple[str, ...], metric: str, axis: Axis, out: str | None) -> None:
+    """Compare training runs: grouped by configuration, mean and interval over seeds, and what is within noise.
+
+    RUN is a run folder, or a folder of them. Runs that differ in the seed alone are one group.
+
+    \b
+    Examples:
+      turnwise compare runs/grpo-s0 runs/grpo-s1 runs/gigpo-s0 runs/gigpo-s1
+      turnwise compare runs --axis tokens --out runs/compared
+    """
+    from .trainers.compare import compare, notes, tables
+
+    found = compare(paths, metric=metric, axis=axis)
+    _print_tables(tables(found))
+    for note in notes(found):
+        click.echo(note)
+    if out is not None:
+        found.save(out)
+        click.echo(f"saved in {out}")
 
 
 @main.command()

@@ -33,9 +33,10 @@ from typing import Any
 
 import numpy as np
 
+from turnwise.trainers.compare import WINDOW, Curve, draw, smooth
+
 SCHEMES = ["grpo", "rloo", "turn_returns", "gigpo", "salt", "tempo", "empg", "turn_gae"]
 ENVS = ["frozen_lake", "sokoban", "higher_lower"]
-WINDOW = 10
 
 
 def main() -> None:
@@ -175,9 +176,8 @@ def _read(folder: Path) -> list[dict[str, Any]]:
 
 
 def _smooth(curves: np.ndarray) -> list[np.ndarray]:
-    """Running mean over the last WINDOW steps."""
-    kernel = np.ones(WINDOW) / WINDOW
-    return [np.convolve(np.pad(c, (WINDOW - 1, 0), mode="edge"), kernel, mode="valid") for c in curves]
+    """Running mean of each run."""
+    return [smooth(c) for c in curves]
 
 
 def _first(curve: np.ndarray, target: float) -> float:
@@ -207,26 +207,20 @@ def _interval(values: Sequence[float], signed: bool = False) -> str:
 
 
 def _plot(curves: dict[str, dict[str, np.ndarray]], path: Path) -> None:
-    import matplotlib
+    panels = {env: {scheme: _band(runs) for scheme, runs in found.items()} for env, found in curves.items()}
+    draw(
+        panels,
+        path,
+        xlabel="step",
+        ylabel=f"success of training episodes (mean of {WINDOW})",
+        ylim=(0, 1),
+    )
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(curves), figsize=(6 * len(curves), 4.2), squeeze=False)
-    for axis, (env, by_scheme) in zip(axes[0], curves.items(), strict=True):
-        for scheme, runs in by_scheme.items():
-            smooth = np.stack(_smooth(runs))
-            steps = np.arange(1, smooth.shape[1] + 1)
-            bands = np.array([bootstrap(smooth[:, i]) for i in range(smooth.shape[1])])
-            (line,) = axis.plot(steps, smooth.mean(0), label=scheme)
-            axis.fill_between(steps, bands[:, 0], bands[:, 1], alpha=0.12, color=line.get_color())
-        axis.set(
-            title=env, xlabel="step", ylabel=f"success of training episodes (mean of {WINDOW})", ylim=(0, 1)
-        )
-        axis.grid(alpha=0.3)
-    axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+def _band(runs: np.ndarray) -> Curve:
+    values = np.stack(_smooth(runs))
+    bands = np.array([bootstrap(values[:, i]) for i in range(values.shape[1])])
+    return Curve(np.arange(1.0, values.shape[1] + 1), values.mean(0), bands[:, 0], bands[:, 1])
 
 
 if __name__ == "__main__":
