@@ -28,6 +28,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 from .agent import AgentLike, Message
 from .errors import InvalidEnvironment, InvalidParameter, InvalidSeed, ResetNeeded, UsageError, nearest
 from .formats import answer_of, tool_format, writable
+from .pictures import Picture
 from .spaces import MessageSpace
 from .tasks import ProceduralTasks, Task, TaskSet
 from .tools import Call, ToolSpec
@@ -198,6 +199,16 @@ class TurnEnv(gymnasium.Env[str, str]):
 
     def expert(self) -> Call | None:
         """The call that a policy which solves the task makes in the current state; None where there is none."""
+        return None
+
+    @classmethod
+    def picture(cls, observation: str, state_key: str) -> Picture | None:
+        """What the viewer draws of a recorded state, None for nothing.
+
+        Args:
+            observation: of a turn, or the final one.
+            state_key: as a text; empty behind the last turn.
+        """
         return None
 
     def render(self) -> str:

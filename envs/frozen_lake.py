@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import math
 from collections import deque
 from collections.abc import Hashable
 from typing import Annotated, Literal
@@ -11,6 +13,7 @@ from pydantic import Field
 
 from .core import Outcome, TurnEnv
 from .errors import InvalidParameter
+from .pictures import Grid
 from .tasks import Task, split_of
 from .tools import Call, tool
 
@@ -125,6 +128,23 @@ class FrozenLake(TurnEnv):
     def state_key(self) -> Hashable:
         """Map and position."""
         return self.map_key, self.position
+
+    @classmethod
+    def picture(cls, observation: str, state_key: str) -> Grid | None:
+        """The lake, from the state key."""
+        try:
+            map_key, position = ast.literal_eval(state_key)
+            signs, _, goal = map_key.partition("(")
+            size = math.isqrt(len(signs))
+            rows = [
+                ["hole" if sign == "O" else "ice" for sign in signs[r * size :][:size]] for r in range(size)
+            ]
+            goal_row, goal_column = ast.literal_eval(f"({goal}")
+            rows[goal_row][goal_column] = "goal"
+            rows[position[0]][position[1]] += "+player"
+        except (ValueError, SyntaxError, TypeError, IndexError, AttributeError):
+            return None
+        return Grid(tuple(map(tuple, rows)))
 
     def expert(self) -> Call:
         """A step that shortens the way; with slip, the step with the best chance."""

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from .core import Outcome, TurnEnv
 from .errors import InvalidParameter
+from .pictures import Grid
 from .tasks import ListedTasks, ProceduralTasks, Task, TaskSet, split_of
 from .tools import Call, tool
 
@@ -141,6 +142,12 @@ class Sokoban(TurnEnv):
     def state_key(self) -> Hashable:
         """The room as drawn."""
         return self.room
+
+    @classmethod
+    def picture(cls, observation: str, state_key: str) -> Grid | None:
+        """The room, which is the state key."""
+        rows = tuple(tuple(_DRAWN.get(sign, "") for sign in row.split(" ")) for row in state_key.split("\n"))
+        return Grid(rows) if all(all(row) for row in rows) else None
 
     def expert(self) -> Call | None:
         """The next step of a solution with the fewest pushes."""
@@ -364,6 +371,15 @@ _SIGNS = {
     (1, 1, 1, False): "*",
     (1, 0, 0, True): "@",
     (1, 1, 0, True): "+",
+}
+_DRAWN = {
+    "#": "wall",
+    "_": "floor",
+    "$": "floor+box",
+    ".": "target",
+    "*": "target+box",
+    "@": "floor+player",
+    "+": "target+player",
 }
 _MEANING = {sign: meaning for meaning, sign in _SIGNS.items()} | {
     " ": (1, 0, 0, False),

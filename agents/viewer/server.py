@@ -30,7 +30,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ...envs.errors import TurnwiseError
+from ...envs.errors import TurnwiseError, UsageError
+from ...envs.registry import env_class
 from ...envs.rollout import wilson
 from ...envs.trajectory import SCHEMA_VERSION
 from . import curves
@@ -221,6 +222,7 @@ class Api:
             for name, value in fields.items():
                 if isinstance(value, int) and abs(value) >= _SAFE_INTEGER:
                     fields[name] = str(value)  # JavaScript would round it
+            problem = _drawn(fields) or problem
         rows = now.rows
         same_file = rows["file"] == row["file"]
         same_task = (rows["env"] == row["env"]) & (rows["task"] == row["task"])
@@ -349,6 +351,25 @@ class Api:
                 return int(found[0])
         reason = "" if now.progress == 1.0 else "; the files are still being indexed"
         raise Gone(f"there is no trajectory {at}{reason}")
+
+
+def _drawn(fields: dict[str, Any]) -> str:
+    """Put the environment's pictures beside the texts; a sentence where it fails to draw."""
+    try:
+        draw = env_class(str(fields.get("env_id"))).picture
+    except (UsageError, ImportError):
+        return ""  # nothing is registered under this id here, or what it needs is not installed
+    try:
+        for turn in fields["turns"]:
+            if (
+                picture := draw(str(turn.get("observation", "")), str(turn.get("state_key", "")))
+            ) is not None:
+                turn["picture"] = picture._asdict()
+        if (picture := draw(str(fields.get("final_observation", "")), "")) is not None:
+            fields["final_picture"] = picture._asdict()
+    except Exception as error:  # code of whoever wrote the environment, over texts of whoever wrote the file
+        return f"{fields['env_id']} failed to draw this: {type(error).__name__}: {error}"
+    return ""
 
 
 def read_static(name: str) -> bytes:

@@ -6,10 +6,12 @@ The text of a page is what the original's `text` mode shows: the strings that st
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from ..pictures import Page
 from .reward import Reward
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ BUY = "buy now"
 SUB_PAGES = ("Description", "Features", "Reviews", "Attributes")
 _SUB_BY_NAME = {name.lower(): name for name in SUB_PAGES}
 _SEPARATOR = " [SEP] "
+_BUTTONS = {SEARCH, BACK, NEXT, PREVIOUS, BUY, *_SUB_BY_NAME}
+_ASIN = re.compile(r"B0[A-Z0-9]{8}")
+_ELEMENT = re.compile(r"\[\d+\] (?:link|button|field) (.*)")
 
 
 @dataclass(slots=True)
@@ -205,3 +210,23 @@ def _done(asin: str, options: dict[str, str], value: float) -> str:
             *("Reward", "Your score (min 0.0, max 1.0)", str(value), "Reward Details", "None"),
         ]
     )
+
+
+def drawn(text: str) -> Page | None:
+    """A page for the viewer, from what an observation says of it in either interface."""
+    if text.startswith("Address: "):
+        address, *lines = text.split("\n")
+        found = ((_ELEMENT.match(line), line) for line in lines)
+        return Page((("text", address), *(("button", e[1]) if e else ("text", line) for e, line in found)))
+    strings = text.split(_SEPARATOR)
+    if len(strings) < 3:
+        return None
+    price = next((n for n, string in enumerate(strings) if string.startswith("Price: ")), 0)
+    back = next((n for n, string in enumerate(strings) if string.lower() == PREVIOUS), price)
+    parts: list[tuple[Literal["heading", "text", "button"], str]] = []
+    for n, string in enumerate(strings):
+        if string.lower() in _BUTTONS or _ASIN.fullmatch(string) or back < n < price - 1:
+            parts.append(("button", string))
+        else:
+            parts.append(("heading" if n == price - 1 or n == 2 else "text", string))
+    return Page(tuple(parts))

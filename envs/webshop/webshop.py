@@ -14,13 +14,14 @@ from rapidfuzz.fuzz import token_set_ratio as similarity
 from ..core import Outcome, TurnEnv
 from ..errors import InvalidParameter
 from ..formats import Bracket, Malformed, Tools
+from ..pictures import Page
 from ..spaces import MessageSpace
 from ..tasks import Task, TaskSet
 from ..tools import Call, tool
 from ..trajectory import Trajectory
 from .goals import Goal
 from .reward import SIMILAR, normalize_color, token_set_ratio
-from .session import BUY, NEXT, PREVIOUS, SEARCH, Session
+from .session import BUY, NEXT, PREVIOUS, SEARCH, Session, drawn
 from .shop import Shop, ShopSettings, open_shop
 
 _LONGEST_PAGE = 1 << 20
@@ -308,6 +309,11 @@ class WebShop(TurnEnv):
     def state_key(self) -> Hashable:
         """Page, query, page number, product, chosen options."""
         return self.session.key()
+
+    @classmethod
+    def picture(cls, observation: str, state_key: str) -> Page | None:
+        """The page, from its text: what stands there as buttons, headings and text."""
+        return drawn(observation)
 
     # The expert and the random agent.
 

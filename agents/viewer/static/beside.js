@@ -2,7 +2,7 @@
 // them: they are the anchors that step-level credit compares.
 
 import { api } from "./data.js";
-import { badge, fmt, h, link, put, s } from "./dom.js";
+import { badge, counted, fmt, h, link, put, s } from "./dom.js";
 import { picture } from "./pictures.js";
 import { bar, call, measures } from "./trajectory.js";
 
@@ -48,7 +48,7 @@ export function align(columns) {
 }
 
 export function besidePage(page, { ats }, shared) {
-  let closed = false, cursor = [0, 0], cells = [];
+  let closed = false, leaving = false, cursor = [0, 0], cells = [];
   const asked = [...new Set(ats)];
   const shown = asked.slice(0, MOST);
   const content = h("div", { class: "content wide" }, h("p", { class: "soft wait" }, "Reading…"));
@@ -56,7 +56,7 @@ export function besidePage(page, { ats }, shared) {
   Promise.all(shown.map((at) => api("trajectory", { at }).catch((error) => ({ at, row: null, trajectory: null, problem: error.message }))))
     .then((answers) => { if (!closed) draw(answers); });
   const resized = new ResizeObserver(() => joined());
-  let board = null, anchors = new Map();
+  let board = null, named = [], anchors = new Map();
 
   function draw(answers) {
     if (!answers.length) {
@@ -64,6 +64,7 @@ export function besidePage(page, { ats }, shared) {
       return;
     }
     const readable = answers.filter((a) => a.trajectory);
+    named = readable.map((a) => a.row);
     const turns = readable.map((a) => a.trajectory.turns);
     const tasks = new Set(readable.map((a) => a.row.task));
     // State keys say something about one task only.
@@ -76,8 +77,8 @@ export function besidePage(page, { ats }, shared) {
     cells = readable.map(() => []);
     const grid = h("div", { class: "board", role: "grid", "aria-label": "Turns side by side", style: { "--n": String(readable.length) } },
       readable.map((a, c) => h("div", { class: "column-head", style: { gridColumn: String(c + 1), gridRow: "1" } },
-        h("a", { href: link.trajectory(a.at) }, place(a.row)), badge(a.row),
-        h("span", { class: "soft" }, `score ${fmt(a.row.score)} · ${a.row.turns} turns`))),
+        h("a", { href: link.trajectory(a.at), title: a.at }, place(a.row)), badge(a.row),
+        h("span", { class: "soft" }, `score ${fmt(a.row.score, "fixed")} · ${counted(a.row.turns, "turn")}`))),
       rows.map((row, r) => row.map((n, c) => {
         if (n === null) return "";
         const turn = turns[c][n], anchor = anchors.get(keys[c][n]);
@@ -99,9 +100,9 @@ export function besidePage(page, { ats }, shared) {
     board = grid;
     const one = tasks.size === 1;
     put(content, 
-      h("h1", {}, one ? [...tasks][0] : `${readable.length} trajectories`),
+      h("h1", {}, one ? [[...tasks][0], h("span", { class: "soft where" }, [differ("run") ? "" : named[0].run, differ("step") || named[0].step === null ? "" : `step ${named[0].step}`].filter(Boolean).join(", "))] : `${readable.length} trajectories`),
       h("p", { class: "soft" }, one ? `${readable.filter((a) => a.row.success).length} of ${readable.length} solved it. ` : "These are of several tasks, whose states are not compared. ",
-        anchors.size ? `${anchors.size} states were met by more than one of them; they bear the same letter, and lines join them.` : "No state was met by two of them."),
+        anchors.size ? `${anchors.size === 1 ? "One state was" : `${anchors.size} states were`} met by more than one of them: turns that start there bear the same letter, and lines join them.` : "No state was met by two of them."),
       asked.length > MOST ? h("p", { class: "note" }, `The first ${MOST} of ${asked.length} are shown.`) : "",
       answers.filter((a) => !a.trajectory).map((a) => h("p", { class: "note bad" }, `${a.at}: ${a.problem}`)),
       h("div", { class: "scroll" }, grid));
@@ -110,7 +111,14 @@ export function besidePage(page, { ats }, shared) {
     joined();
   }
 
-  const place = (row) => `${shared.state?.runs.length > 1 ? `${row.run} ` : ""}${row.step === null ? row.file ?? row.at.slice(row.at.lastIndexOf("/") + 1) : `step ${row.step}`} · ${row.group}.${row.sample}`;
+  // What tells a column from the others.
+  const differ = (field) => new Set(named.map((row) => row[field])).size > 1;
+  const file = (at) => at.slice(at.lastIndexOf("/") + 1).replace(/:\d+$/, "");
+  const place = (row) => [
+    differ("run") ? row.run : "",
+    row.step !== null ? (differ("step") ? `step ${row.step}` : "") : new Set(named.map((r) => file(r.at))).size > 1 ? file(row.at) : "",
+    differ("task") || differ("group") ? `${row.task} ` : "", `sample ${row.sample}`,
+  ].filter(Boolean).join(" · ");
   const letter = (n) => (n < 26 ? String.fromCharCode(97 + n) : `${String.fromCharCode(97 + (n % 26))}${Math.floor(n / 26)}`);
 
   // Lines from each anchor to the next column that meets it.
@@ -145,7 +153,11 @@ export function besidePage(page, { ats }, shared) {
       const [c, n] = cursor;
       const to = { j: [c, n + 1], ArrowDown: [c, n + 1], k: [c, n - 1], ArrowUp: [c, n - 1], h: [c - 1, n], ArrowLeft: [c - 1, n], l: [c + 1, n], ArrowRight: [c + 1, n] }[event.key];
       if (to) move(...to);
-      else if (event.key === "Escape") history.length > 1 ? history.back() : (location.hash = link.table());
+      else if (event.key === "Escape") {
+        if (history.length > 1 && !leaving) history.back();
+        else if (!leaving) location.hash = link.table();
+        leaving = true; // going back takes a moment
+      }
       else return false;
       return true;
     },

@@ -18,7 +18,7 @@ export async function api(name, parameters = {}) {
   } catch {
     throw Object.assign(new Error("The server does not answer. Is `turnwise view` still running?"), { offline: true });
   }
-  const body = await answer.json();
+  const body = await answer.json().catch(() => ({ error: `The server failed (${answer.status}).` }));
   if (!answer.ok) throw Object.assign(new Error(body.error), { status: answer.status });
   return body;
 }

@@ -16,8 +16,8 @@ const COLUMNS = [
   { field: "family", label: "Family", width: "minmax(70px, 0.8fr)", facet: "family", present: true },
   { field: "difficulty", label: "Difficulty", width: "84px", facet: "difficulty", present: true },
   { field: "split", label: "Split", width: "58px", facet: "split", several: true },
-  { field: "seed", label: "Seed", number: true, width: "104px", cell: (row) => String(row.seed), wide: true },
-  { field: "group", label: "Group", number: true, width: "72px", cell: (row) => `${row.group}.${row.sample}`, wide: true },
+  { field: "seed", label: "Seed", number: true, width: "104px", cell: (row) => String(row.seed), extra: true },
+  { field: "group", label: "Group", number: true, width: "72px", cell: (row) => `${row.group}.${row.sample}`, extra: true },
   { field: "turns", label: "Turns", number: true, width: "62px" },
   { field: "invalid", label: "Invalid", number: true, width: "66px", cell: (row) => (row.invalid ? fmt(row.invalid) : h("span", { class: "faint" }, "0")) },
   { field: "score", label: "Score", number: true, width: "108px", cell: score },
@@ -35,7 +35,8 @@ const FACETS = [
 ];
 
 export function tablePage(page, { q, sort }, shared) {
-  let total = 0, version = 0, top = 0, cursor = 0, timer = 0, closed = false, asked = 0;
+  let total = 0, version = 0, top = 0, cursor = 0, timer = 0, closed = false, asked = 0, again = false;
+  const underway = new Set();
   let stretches = new Map();
 
   const input = h("input", {
@@ -85,31 +86,41 @@ export function tablePage(page, { q, sort }, shared) {
 
   // One request at a time for each stretch; answers to an older filter are thrown away.
   async function fetchAt(start, fresh = false) {
-    if (stretches.has(start)) return;
-    stretches.set(start, null);
     const mine = fresh ? ++asked : asked;
-    const key = `${q}\n${sort}`;
+    const key = `${mine} ${start}`;
+    if (underway.has(key)) return;
+    underway.add(key);
+    const current = () => !closed && mine === asked;
     try {
       const answer = await api("rows", { q, sort: sort || "-step", start, count: STRETCH });
-      if (closed || mine !== asked || key !== `${q}\n${sort}`) return;
+      if (!current()) return;
+      put(problem);
       problem.hidden = true;
       list.classList.remove("stale");
-      if (answer.version !== version || answer.matched !== total) {
-        version = answer.version;
-        if (answer.matched !== total) stretches = new Map();
-      }
-      stretches.set(start, answer.rows);
+      if (answer.matched !== total) stretches = new Map();
+      version = answer.version;
       total = answer.matched;
+      stretches.set(start, answer.rows);
       drawFigures(answer);
       draw();
-      if (answer.searched < 1) setTimeout(() => { if (!closed && mine === asked) { stretches.delete(start); fetchAt(start); } }, 300);
+      if (answer.searched < 1) setTimeout(() => current() && fetchAt(start), 300);
     } catch (error) {
-      if (closed || mine !== asked) return;
-      stretches.delete(start);
-      problem.textContent = error.message;
+      if (!current()) return;
+      if (error.status !== 400) setTimeout(() => current() && fetchAt(start), 1500);
+      put(problem, error.message);
       problem.hidden = false;
       list.classList.add("stale");
+    } finally {
+      underway.delete(key);
+      if (again && current()) {
+        again = false;
+        fetchInSight();
+      }
     }
+  }
+
+  function fetchInSight() {
+    for (const start of new Set([top, Math.min(total - 1, top + inSight())].map((n) => Math.floor(Math.max(0, n) / STRETCH) * STRETCH))) fetchAt(start);
   }
 
   function drawFigures(answer) {
@@ -130,7 +141,7 @@ export function tablePage(page, { q, sort }, shared) {
   function drawHead() {
     const shown = columns();
     list.style.setProperty("--columns", shown.map((c) => c.width).join(" "));
-    list.style.setProperty("--narrow", shown.filter((c) => !c.wide).map((c) => c.width).join(" "));
+    list.style.setProperty("--narrow", shown.filter((c) => !c.extra).map((c) => c.width).join(" "));
     put(head, ...shown.map((column) => {
       const by = column.sort ?? column.field;
       const now = sort === by ? "ascending" : sort === `-${by}` ? "descending" : "none";
@@ -141,7 +152,7 @@ export function tablePage(page, { q, sort }, shared) {
     }));
   }
 
-  const classes = (column) => `cell${column.number ? " number" : ""}${column.wide ? " wide" : ""} c-${column.field}`;
+  const classes = (column) => `cell${column.number ? " number" : ""}${column.extra ? " extra" : ""} c-${column.field}`;
 
   function drawFacets() {
     const values = shared.state?.facets ?? {};
@@ -258,16 +269,14 @@ export function tablePage(page, { q, sort }, shared) {
     key,
     filter,
     update() {
-      // The rows in sight are fetched anew; the others when they come into sight.
-      const keep = stretches;
-      stretches = new Map();
+      // The rows in sight are fetched anew, and shown as they were until then; others when they come into sight. While
+      // an answer is underway nothing more is asked: a file that is being indexed changes faster than that.
+      const inView = (start) => start <= top + inSight() && top < start + STRETCH;
+      stretches = new Map([...stretches].filter(([start]) => inView(start)));
       drawHead();
       if (!facets.contains(document.activeElement)) drawFacets();
-      asked++;
-      for (const start of new Set([0, Math.floor(top / STRETCH) * STRETCH, Math.floor((top + inSight()) / STRETCH) * STRETCH])) {
-        fetchAt(start);
-        if (keep.get(start)) stretches.set(start, keep.get(start));
-      }
+      if (underway.size) again = true;
+      else fetchInSight();
     },
     close() {
       closed = true;

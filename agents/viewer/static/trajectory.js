@@ -4,7 +4,7 @@ import { api } from "./data.js";
 import { badge, counted, ending, fmt, h, link, put, quoted, s } from "./dom.js";
 import { picture } from "./pictures.js";
 
-const SOURCE_COLOURS = ["c1", "c3", "c4", "c6", "c2", "c5"];
+const SOURCE_COLOURS = ["c1", "c4", "c2", "c6"];
 
 /** The figures of a turn that are drawn as bars: rewards by source, then advantage and surprise where they are known. */
 export function measures(turns) {
@@ -181,7 +181,9 @@ export function trajectoryPage(page, route, shared) {
     const block = h("section", { class: `turn${turn.invalid ? " invalid" : ""}`, id: `turn-${n + 1}`, "aria-label": `Turn ${n + 1}` },
       h("a", { class: "count", href: link.trajectory(at, { q, sort, turn: n }), title: "Link to this turn" }, n + 1),
       h("div", { class: "said" },
-        h("div", { class: "observation" }, image, h("pre", { class: "text" }, turn.observation)),
+        h("div", { class: "observation" }, image, turn.picture?.kind === "page"
+          ? h("details", { class: "as-read" }, h("summary", {}, "as the agent read it"), h("pre", { class: "text" }, turn.observation))
+          : h("pre", { class: "text" }, turn.observation)),
         h("div", { class: "action" },
           h("div", { class: "call" },
             call(turn) ? h("code", {}, call(turn)) : h("span", { class: "soft" }, "no call"),
