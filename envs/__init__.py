@@ -33,6 +33,7 @@ register("SlidingTiles-v1", f"{__name__}.puzzles.sliding_tiles:SlidingTiles")
 register("Sokoban-v1", f"{__name__}.sokoban:Sokoban", max_turns=30)
 register("Taxi-v1", f"{__name__}.puzzles.taxi:Taxi")
 register("TwentyFour-v1", f"{__name__}.puzzles.twenty_four:TwentyFour")
+register("SQL-v1", f"{__name__}.sql.sql:SQL", max_turns=12)
 register("WebShop-v1", f"{__name__}.webshop.webshop:WebShop", max_turns=15)
 register("WordGuess-v1", f"{__name__}.puzzles.word_guess:WordGuess")
 

@@ -24,6 +24,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
         "Search-v1",
         {"style": "short", "documents": 200, "hops": (1, 2), "judging": True, "repeat_penalty": 0.1},
     ),
+    ("SQL-v1", {"style": "short", "questions": 60, "families": ("count_where", "above"), "schema": "prompt"}),
     ("Sokoban-v1", {"boxes": 3, "size": 7, "max_turns": 100, "format": "python"}),
     ("WebShop-v1", {"products": 60, "detail": "short", "strict": "original", "format": "bracket"}),
 ]
