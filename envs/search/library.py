@@ -180,7 +180,15 @@ class StoredTasks(TaskSet):
     def _task(self, number: int) -> Task:
         q = Question(*json.loads(self._lines[number]))
         data = {"support": [tuple(s) for s in q.support], "hops": q.hops, "kind": q.kind}
-        return Task(q.id, q.split, prompt=q.text, data=data, reference=tuple(q.answers))
+        return Task(
+            q.id,
+            q.split,
+            prompt=q.text,
+            data=data,
+            reference=tuple(q.answers),
+            family=q.kind.partition(".")[0],
+            difficulty=f"{q.hops} {'hop' if q.hops == 1 else 'hops'}" if q.hops else "",
+        )
 
 
 def library(key: str, fill: Callable[[], tuple[Iterable[Document], Iterable[Question]]]) -> Library:

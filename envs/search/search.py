@@ -30,7 +30,7 @@ _LONGEST_DOCUMENT = 20_000  # characters
 _LONGEST_ECHO = 200
 _RANDOM_TOOLS = ("search", "search", "search", "search", "open", "answer")
 _NAME = re.compile(
-    r"(?<=[^.\n] )\"?([A-Z][^\W\d_]+(?:[ -][A-Z][^\W\d_]+)*)"
+    r"(?<=[^.\n] )\"?([A-Z][^\W_]+(?:[ -][A-Z][^\W_]+)*)"
 )  # words with a capital inside a sentence
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from random import Random
 from typing import Literal, NamedTuple
 
@@ -31,8 +32,8 @@ Style = Literal["encyclopedia", "short"]
 FEWEST_DOCUMENTS = 200
 SPLITS = {"train": 0.8, "val": 0.1, "test": 0.1}
 """Share of the documents that each split has for itself."""
-MOST_SHORT = 1200
-"""Documents in the style `short`, whose names are made of few words."""
+MOST_SHORT = 1000
+"""Documents in the style `short`, whose names are one of a hundred words and a digit."""
 
 _QUESTIONS_PER_DOCUMENT = 4
 _MOST_QUESTIONS = {"train": 20_000, "val": 2_000, "test": 2_000}
@@ -412,10 +413,10 @@ class World:
 
 
 def _said(value: Entity | str) -> str:
-    """A name as it stands in a sentence; titles of works and names with a hyphen in quotes."""
+    """A name as it stands in a sentence; titles of works and names with a digit in quotes."""
     if isinstance(value, str):
         return value
-    return f'"{value.title}"' if value.kind == "work" or "-" in value.title else value.title
+    return f'"{value.title}"' if value.kind == "work" or value.title[-1].isdigit() else value.title
 
 
 class _Names:
@@ -428,10 +429,9 @@ class _Names:
         self._first = [self._word(2) for _ in range(400)]
         self._pairs: list[str] = []
         if style == "short":
-            # Few words in many pairs: a tokenizer that has seen every word writes names it has never seen.
-            heads = [c + v + "l" + w for c in "BDGKMNPRTV" for v, w in ("ao", "eu", "oa", "ua")]
-            tails = [c + v + x for c in "BDGKLMPSVZ" for v, x in ("ak", "en", "ir", "ul")]
-            self._pairs = [f"{head}-{tail}" for head in heads for tail in tails]
+            # Few words, each with every digit: a tokenizer that has seen them all writes names it has never seen.
+            heads = [c + v + "l" + w for c in "BDGKMNPRTV" for v, w in product("aeiou", "au")]
+            self._pairs = [f"{head}{digit}" for head in heads for digit in range(10)]
             rng.shuffle(self._pairs)
 
     def entity(self, kind: str, namesake: str) -> str:

@@ -139,14 +139,15 @@ def _full(row: int, rng: Random) -> tuple[Product, float]:
 
 def _short(row: int, rng: Random) -> tuple[Product, float]:
     # Rows go through all pairs of kind and attribute before one comes again. A comma keeps the two words of a title apart, so
-    # that a tokenizer which joins words in a row into one token writes titles that it has never seen.
+    # that a tokenizer which joins words in a row into one token writes titles that it has never seen; behind its mark a
+    # product's number is the same tokens on the page and in a click.
     kinds, attributes = words.SHORT_KINDS, words.SHORT_ATTRIBUTES
     kind = kinds[row % len(kinds)]
     attribute = attributes[row // len(kinds) % len(attributes)]
     price = float(1 + int(rng.random() * 9))
     colors = sorted(_some(rng, words.SHORT_COLORS, 2, 3), key=words.SHORT_COLORS.index)
     product: Product = {
-        "asin": str(10 + row),
+        "asin": f"#{words.SHORT_CODES[row % len(words.SHORT_CODES)]}{row // len(words.SHORT_CODES)}",
         "Title": f"{kind}, {attribute}",
         "query": kind,
         "category": "shop",

@@ -161,4 +161,14 @@ class GoalTasks(TaskSet):
         card = self._catalogue.card(goal.row)
         # Where the instruction holds the whole title, as in short catalogues, the number of the product is the answer.
         answer = card.asin if card.title.lower() in goal.instruction.lower() else card.title
-        return Task(f"goal-{index}", split, index, goal.instruction, {"goal": goal}, reference=(answer,))
+        options = len(goal.options)
+        return Task(
+            f"goal-{index}",
+            split,
+            index,
+            goal.instruction,
+            {"goal": goal},
+            reference=(answer,),
+            family=self._catalogue.product(goal.row)["category"],
+            difficulty=f"{options} {'option' if options == 1 else 'options'}",
+        )

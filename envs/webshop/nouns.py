@@ -52,7 +52,8 @@ def tagger(name: str) -> tuple[str, Tagger]:
     """A tagger, and the name under which reports mention it.
 
     Args:
-        name: `light`; `spacy:MODEL`; or `auto`, which is the first installed of `MODELS`, else `light`.
+        name: `light`; `spacy:MODEL`, a model's package or folder; or `auto`, which is the first installed of `MODELS`, else
+            `light`.
 
     Raises:
         InvalidParameter: there is no such tagger, or it is not installed.
@@ -75,8 +76,8 @@ def _spacy(model: str) -> Tagger:
         nlp = spacy.load(model, disable=["parser", "ner", "lemmatizer"])
     except (ImportError, OSError) as error:
         raise InvalidParameter(
-            f"tagger='spacy:{model}' is not installed ({error}); pip install spacy, then python -m spacy download {model},"
-            " or take tagger='light'"
+            f"tagger='spacy:{model}' is not installed ({error}); pip install 'turnwise[tagger]', then python -m spacy"
+            f" download {model}, or take tagger='light'"
         ) from error
 
     @lru_cache(maxsize=100_000)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import turnwise as tw
 from turnwise.envs.errors import InvalidParameter
 from turnwise.envs.webshop.cases import check_rewards
 from turnwise.envs.webshop.nouns import NOT_NOUNS, light_nouns, tagger
@@ -128,3 +131,42 @@ def test_a_tagger_that_is_not_there_is_named_with_what_to_install() -> None:
     ):
         with pytest.raises(InvalidParameter, match=said):
             tagger(name)
+
+
+@pytest.fixture
+def spacy() -> Any:
+    """spaCy, where it is installed; CI has it."""
+    if importlib.util.find_spec("spacy") is None:
+        why = "spacy is not installed; pip install 'turnwise[tagger]'"
+        if os.environ.get("CI") == "true":
+            pytest.fail(why)
+        pytest.skip(why)
+    return importlib.import_module("spacy")
+
+
+def test_a_spacy_pipeline_tags_the_titles_of_a_shop(
+    spacy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nlp = spacy.blank("en")
+    ruler = nlp.add_pipe("attribute_ruler")
+    ruler.add([[{"IS_ALPHA": True}]], {"POS": "NOUN"})
+    ruler.add([[{"IS_TITLE": True}]], {"POS": "PROPN"})
+    ruler.add([[{"LOWER": {"IN": ["red", "with"]}}]], {"POS": "ADJ"})
+    nlp.to_disk(tmp_path / "model")
+    name, nouns = tagger(f"spacy:{tmp_path / 'model'}")
+    assert name == f"spacy:{tmp_path / 'model'}"
+    assert nouns("Red Sofa with 2 Anna's cup-holders") == ("sofa", "anna", "cup", "holders")
+
+    monkeypatch.setenv("TURNWISE_CACHE", str(tmp_path / "cache"))
+    env = tw.make("WebShop-v1", products=20, tagger=name)
+    result = env.rollout(tw.agents.ExpertAgent(), 3)
+    assert [t.score for t in result.trajectories] == [1.0] * 3
+    assert {t.env_kwargs["tagger"] for t in result.trajectories} == {name}
+
+
+def test_the_light_tagger_cuts_words_where_spacy_does(spacy: Any, real_data: Path) -> None:
+    cut = spacy.blank("en").tokenizer
+    products = json.loads((real_data / "webshop" / "items_shuffle_1000.json").read_text())
+    for title in {product["name"] for product in products}:
+        words = (token.text.lower() for token in cut(title) if token.text.isalpha())
+        assert list(light_nouns(title)) == [word for word in words if word not in NOT_NOUNS], title
