@@ -227,6 +227,10 @@ def test_bound_then_gate_then_normalise_then_weigh(fixed):
         ({"norm": "batch"}, lambda x, known, _: normalisation.batch_standardise(x, known)),
         ({"norm": "batch", "ddof": 1}, lambda x, known, _: normalisation.batch_standardise(x, known, ddof=1)),
         (
+            {"norm": "running", "ddof": 1},  # at its first step
+            lambda x, known, _: normalisation.batch_standardise(x, known, ddof=1),
+        ),
+        (
             {"norm": "group_separate", "ddof": 1},
             lambda x, known, group: normalisation.group_standardise(x, known, group, ddof=1),
         ),
@@ -247,6 +251,13 @@ def test_every_setting_is_its_function(fixed, settings, expected):
     torch.testing.assert_close(
         out.batch.rewards.double(), expected(x, known, torch.tensor([0, 0, 1, 1])), rtol=1e-5, atol=1e-6
     )
+
+
+def test_each_group_is_weighed_by_what_it_cannot_do_itself(fixed):
+    trajectories = [_trajectory([0.0], score=s, group=g) for s, g in ((1.0, 0), (0.0, 0), (0.0, 1))]
+    fixed.numbers = [[4.0], [2.0], [3.0]]
+    out = _pay(RewardPipeline([{"name": "fixed", "adaptive": True}]), trajectories)
+    assert out.batch.rewards.tolist() == [[2.0], [1.0], [3.0]]
 
 
 def test_prof_through_the_pipeline_reads_its_penalty_limit_mode_seed_and_step(fixed):

@@ -154,6 +154,27 @@ def test_running_moments_do_not_depend_on_how_the_numbers_came(parts):
     assert torch.equal(again.standardise(x, known), apart.standardise(x, known))
 
 
+def test_equal_numbers_are_worth_exactly_nothing_also_where_their_mean_is_rounded():
+    x, known = _tensors([[0.1, 0.1], [0.1]])  # the mean of three tenths is not a tenth in float64
+    group = torch.zeros(2, dtype=torch.int64)
+    assert normalisation.group_standardise(x, known, group).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert normalisation.batch_standardise(x, known).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+def test_running_moments_divide_as_ddof_says():
+    moments = normalisation.RunningMoments()
+    moments.update(torch.tensor([0.0, 2.0], dtype=torch.float64))
+    x, known = torch.tensor([[2.0]], dtype=torch.float64), torch.tensor([[True]])
+    assert moments.standardise(x, known, eps=0.0).tolist() == [[1.0]]
+    assert moments.standardise(x, known, ddof=1, eps=0.0).item() == pytest.approx(2**-0.5)
+
+
+def test_renorm_of_a_trajectory_alone_in_its_group_is_nothing():
+    x, known = _tensors([[1.0, 3.0]])
+    outcome, group = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.int64)
+    assert normalisation.renorm(x, known, outcome, known, group).tolist() == [[0.0, 0.0]]
+
+
 def test_renorm_by_hand():
     # Group 0: turns 1, 2 | 3; mean 2. Outcomes 1, 0; mean .5. Group 1 is alone.
     x, known = _tensors([[1.0, 2.0], [3.0], [7.0, None]])
@@ -209,6 +230,7 @@ def test_atr_leaves_the_rest_to_the_outcome():
         process = _weight("atr", step, weight=0.5)
         assert process + schedules.outcome_share([process]) == pytest.approx(1.0)
     assert schedules.outcome_share([_weight("atr", 11)]) == 1.0
+    assert schedules.outcome_share([0.3, 0.5]) == pytest.approx(0.2)  # of two process rewards
 
 
 def test_the_adaptive_weight_is_what_the_group_cannot_do():
