@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -282,6 +283,11 @@ def test_prof_through_the_pipeline_reads_its_penalty_limit_mode_seed_and_step(fi
     assert chosen() == chosen()
     assert len({chosen(step=s) for s in range(1, 11)}) > 1
     assert len({chosen(seed=s) for s in range(10)}) > 1
+    twice = failures + [replace(t, group=1) for t in failures]
+    fixed.numbers = fixed.numbers * 2
+    pipeline = RewardPipeline(["env", {"name": "fixed", "select": "prof", "keep": 2}])
+    drawn = [_pay(pipeline, twice, step=s).batch.valid.view(2, 7) for s in range(1, 11)]
+    assert not all(torch.equal(one, other) for one, other in drawn)  # each group draws for itself
 
 
 def test_atr_moves_the_reward_from_the_process_to_the_outcome(fixed):
@@ -405,7 +411,11 @@ def test_metrics_say_how_a_source_goes_with_success(fixed):
     assert metrics["reward/fixed/correlation_in_group"] == pytest.approx(1.0)
     assert metrics["reward/fixed/correlation"] == pytest.approx(0.5 / math.sqrt(25.25), abs=1e-3)
     assert metrics["reward/fixed/mean"] == pytest.approx(22 / 8)
+    assert metrics["reward/fixed/std"] == pytest.approx(math.sqrt((1 + 121 + 100) / 8 - (22 / 8) ** 2))
+    assert metrics["reward/fixed/missing"] == 0.0
     assert metrics["reward/fixed/seconds"] >= 0
+    fixed.numbers = [[1.0, None], [0.0, None], [1.0, 0.0], [0.0, 0.0]]
+    assert _pay(RewardPipeline(["fixed"]), trajectories).metrics["reward/fixed/missing"] == 0.25
     fixed.numbers = [[1.0, 0.0]] * 4
     assert "reward/fixed/correlation" not in _pay(RewardPipeline(["fixed"]), trajectories).metrics
 
