@@ -788,8 +788,42 @@ def test_a_later_echo_of_the_query_is_removed_too():
 
     env, tokenizer = History(format="bracket"), _one_token_answers()
     chat = ChatTokenizer(tokenizer)
-    asker = _played(env, tokenizer, ["search[Paris now]", "search[x]", "answer[Lyon]"])
+    asker = _played(
+        env, tokenizer, ["search[Paris now]", "search[not Paris]", "search[x]", "search[y]", "answer[Lyon]"]
+    )
     assert "Paris" not in chat.text(guarded_context(asker, ["Paris"], chat.text).tokens)
+
+
+def test_an_echo_of_a_part_of_the_query_is_removed_where_it_answers():
+    class Part(Quiz):
+        """Repeats the last word of the query."""
+
+        @tool
+        def search(self, query: str) -> Outcome:
+            """Search.
+
+            Args:
+                query: what for.
+            """
+            return Outcome(f"Nothing is known of {query.split()[-1]}.")
+
+    env, tokenizer = Part(format="bracket"), _one_token_answers()
+    chat = ChatTokenizer(tokenizer)
+    asker = _played(env, tokenizer, ["search[is it Paris]", "search[x]", "answer[Lyon]"])
+    assert "of Paris" in chat.text(context(asker).tokens)
+    assert "Paris" not in chat.text(guarded_context(asker, ["Paris"], chat.text).tokens)
+
+
+def test_the_guard_takes_nothing_from_the_template():
+    env, tokenizer = Quiz(format="bracket"), _one_token_answers()
+    chat = ChatTokenizer(tokenizer)
+    asker = _played(env, tokenizer, ["search[assistant]", "search[x]", "answer[Lyon]"])
+    plain, guarded = context(asker), guarded_context(asker, ["assistant"], chat.text)
+    for before, after in zip(plain.ends, guarded.ends, strict=True):
+        lead = chat.text(plain.tokens[:before])[-14:]  # where an assistant's message begins
+        assert "assistant" in lead
+        assert chat.text(guarded.tokens[:after]).endswith(lead)
+    assert guarded.leaks == 1
 
 
 def test_what_the_environment_says_by_itself_stays():

@@ -75,14 +75,9 @@ def guarded_context(
             if asked:
                 leaks += 1
                 queries += own
-            tokens += _without(before.action_ids, found if asked else None, text)
-        prompt: list[int] = turn.prompt_ids
-        if queries:
-            echoes = _pattern(queries, words=False)
-            prompt = _without(prompt, echoes, text, turn.observation)
-            if asked:
-                prompt = _without(prompt, found, text, turn.observation)
-        tokens += prompt
+            tokens += _without(before.action_ids, [found] if asked else [], text)
+        echoes = [_pattern(queries, words=False)]
+        tokens += _without(turn.prompt_ids, [*echoes, found] if asked else echoes, text, turn.observation)
         ends.append(len(tokens))
     return Context(tokens, ends, leaks)
 
@@ -116,20 +111,21 @@ def _border(character: str, assertion: str) -> str:
 
 def _without(
     ids: Sequence[int],
-    pattern: re.Pattern[str] | None,
+    patterns: Sequence[re.Pattern[str] | None],
     text: Callable[[Sequence[int]], str],
     inside: str | None = None,
 ) -> list[int]:
     """Token ids without those that hold a character of a match; `inside` confines the search to where that text stands."""
     ids = list(ids)
-    if pattern is None or not ids:
+    given = [pattern for pattern in patterns if pattern is not None]
+    if not given or not ids:
         return ids
     whole = text(ids)
     low, high = 0, len(whole)
     core = (inside or "").strip()
     if core and (at := whole.find(core)) >= 0:
         low, high = at, at + len(core)
-    spans = [m.span() for m in pattern.finditer(whole, low, high)]
+    spans = [m.span() for pattern in given for m in pattern.finditer(whole, low, high)]
     if not spans:
         return ids
     # A character that takes several tokens is there once its last has come: until then it decodes to a replacement.
