@@ -291,6 +291,13 @@ def test_a_sliding_window_is_refused_and_the_message_says_what_to_do(method):
     )
 
 
+def test_a_row_as_long_as_the_window_is_the_longest_that_is_taken():
+    model = _model("mistral", sliding_window=16)
+    refuse_windows(model, 16)
+    with pytest.raises(UnsupportedModel, match="has 17"):
+        refuse_windows(model, 17)
+
+
 def test_layers_with_a_state_are_refused():
     model = _model("qwen3")
     model.config.layer_types = ["linear_attention", "full_attention"]
@@ -669,8 +676,13 @@ def test_several_answers_are_all_scored():
 def test_no_gradient_reaches_the_policy():
     env, tokenizer = Quiz(format="bracket"), _tokenizer()
     models = _models(env, tokenizer)
+    tracked = []
+    models.policy.register_forward_pre_hook(lambda *_: tracked.append(torch.is_grad_enabled()))
     with torch.enable_grad():
-        _score(build("info_gain"), [_played(env, tokenizer, ["search[a]", "answer[b]"])], models)
+        for method in ("packed", "cached", "plain"):
+            source = build("info_gain", method=method)
+            _score(source, [_played(env, tokenizer, ["search[a]", "answer[b]"])], models)
+    assert tracked and not any(tracked)
     assert all(p.requires_grad and p.grad is None for p in models.policy.parameters())
 
 
