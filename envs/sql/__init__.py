@@ -5,6 +5,7 @@
 | `sql`              | the environment                                                   |
 | `database`         | what a database is to the environment, and how one fails          |
 | `sqlite_database`  | SQLite files, read-only                                           |
+| `postgres_database` | schemas of a PostgreSQL server, read-only                        |
 | `match`            | execution match: whether two results are the same                 |
 | `partial`          | partial credit for wrong queries                                  |
 | `domains`          | what the generated databases are about                            |

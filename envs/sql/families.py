@@ -22,11 +22,13 @@ class Draft(NamedTuple):
         wordings: ways to ask it; the first is the plainest.
         sql: the reference query.
         wrong: plausible queries that are not right.
+        short: the question in a few words, with names and values apart, where there is such a wording.
     """
 
     wordings: tuple[str, ...]
     sql: str
     wrong: tuple[str, ...]
+    short: str = ""
 
 
 class Family(NamedTuple):
@@ -166,6 +168,7 @@ def _count_where(a: Ask) -> Draft:
             f"SELECT COUNT(*) FROM {e.name} WHERE {c.name} <> {q(v)}",
             f"SELECT name FROM {e.name} WHERE {c.name} = {q(v)}",
         ),
+        f"{e.name}, {c.name}: {v}. How many?",
     )
 
 
@@ -186,6 +189,7 @@ def _list_where(a: Ask) -> Draft:
             f"SELECT name FROM {e.name} WHERE {c.name} <> {q(v)}",
             f"SELECT id FROM {e.name} WHERE {c.name} = {q(v)}",
         ),
+        f"{e.name}, {c.name}: {v}. Which names?",
     )
 
 
@@ -206,6 +210,7 @@ def _above(a: Ask) -> Draft:
             f"SELECT name FROM {e.name} WHERE {n.name} < {x}",
             f"SELECT name FROM {e.name}",
         ),
+        f"{e.name}, {n.name} above: {x}. Which names?",
     )
 
 
@@ -226,6 +231,7 @@ def _both(a: Ask) -> Draft:
             f"SELECT name FROM {e.name} WHERE {c.name} = {q(v)}",
             f"SELECT name FROM {e.name} WHERE {n.name} >= {x}",
         ),
+        f"{e.name}, {c.name}: {v}, {n.name} at least: {x}. Which names?",
     )
 
 
@@ -325,6 +331,7 @@ def _extreme(a: Ask) -> Draft:
             f"SELECT {g}({n.name}) FROM {e.name} WHERE {c.name} = {q(v)}",
             f"SELECT {f}({n.name}) FROM {e.name}",
         ),
+        f"{e.name}, {c.name}: {v}. The {word}: {n.name}?",
     )
 
 
@@ -344,6 +351,7 @@ def _average(a: Ask) -> Draft:
             f"SELECT SUM({n.name}) FROM {e.name} WHERE {c.name} = {q(v)}",
             f"SELECT AVG({n.name}) FROM {e.name} WHERE {c.name} <> {q(v)}",
         ),
+        f"{e.name}, {c.name}: {v}. The average: {n.name}?",
     )
 
 

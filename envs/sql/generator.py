@@ -115,7 +115,11 @@ class _Generator:
                 seen.add((name, draft.sql))
                 if not self._tells(name, draft.sql, draft.wrong):
                     continue
-                wording = draft.wordings[0] if self._style == "short" else rng.choice(draft.wordings)
+                wording = (
+                    (draft.short or draft.wordings[0])
+                    if self._style == "short"
+                    else rng.choice(draft.wordings)
+                )
                 wording = _ARTICLE.sub("an", wording)
                 found.append(
                     Question(

@@ -28,7 +28,7 @@ _MOST_ROWS = 1_000  # that a query reads, if the reference has no more
 _MOST_COMPARED = 10_000  # rows of a reference
 _LONGEST_OBSERVATION = 4_000  # characters of a result
 _LONGEST_VALUE = 100  # characters of a value that is shown
-_RANDOM_TOOLS = ("tables", "describe", "describe", "query", "query", "query", "submit")
+_RANDOM_TOOLS = ("tables", "describe", "describe", "query", "query", "submit")
 
 Dataset = Literal["generated", "spider", "bird", "chinook"]
 
@@ -56,6 +56,8 @@ class SQL(TurnEnv):
 
     dataset: Dataset = "generated"
     data: Path | None = None
+    backend: Literal["sqlite", "postgres"] = "sqlite"
+    server: str = ""
     questions: Annotated[int, Field(ge=1, le=100_000)] = 2000
     style: Style = "full"
     families: tuple[str, ...] = ()
@@ -80,6 +82,20 @@ class SQL(TurnEnv):
     def load_tasks(self) -> TaskSet:
         """The questions, and the databases that go with them."""
         self._library = self._opened_library()
+        if self.backend == "postgres":
+            if self.dataset != "generated":
+                raise InvalidParameter(
+                    f"backend='postgres' needs dataset='generated': the references of {self.dataset} are written for SQLite"
+                )
+            if not self.server:
+                raise InvalidParameter(
+                    "backend='postgres' needs server=, the address of a database of its own that turnwise may fill, as in"
+                    " server='postgresql://postgres@localhost/turnwise'"
+                )
+            _postgres()
+            self.blocking = True  # type: ignore[misc]  # a server is waited for
+        elif self.server:
+            raise InvalidParameter("server= belongs to backend='postgres'")
         self._rewards: dict[str, float] = {}
         return self._library.tasks
 
@@ -107,7 +123,10 @@ class SQL(TurnEnv):
     def _bases(self) -> list[Database]:
         """The database of the task and its variants."""
         assert self.task is not None
-        return _opened(self._library.folder, self.task.data["database"], self.work, self.timeout)
+        name = self.task.data["database"]
+        if self.backend == "postgres":
+            return _on_server(self._library.folder, name, self.server, self.timeout)
+        return _opened(self._library.folder, name, self.work, self.timeout)
 
     def start(self, task: Task, rng: np.random.Generator) -> str:
         """Ask the question."""
@@ -266,7 +285,7 @@ class SQL(TurnEnv):
         name = _RANDOM_TOOLS[int(rng.integers(len(_RANDOM_TOOLS)))]
         if name == "tables":
             return self.write(Call(name, {}))
-        if name == "describe" or (name == "query" and rng.random() < 0.3):
+        if name == "describe" or (name == "query" and rng.random() < 0.7):
             tables = self._base.tables()
             table = tables[int(rng.integers(len(tables)))].name if tables else "?"
             argument = table if name == "describe" else f"SELECT * FROM {table}"
@@ -319,6 +338,22 @@ def _opened(folder: Path, database: str, work: int, timeout: float) -> list[Data
         SQLiteDatabase(f, immutable=f.is_relative_to(folder), work=work, timeout=timeout)
         for f in opened(folder).files(database)
     ]
+
+
+def _postgres() -> Any:
+    try:
+        from . import postgres_database
+    except ImportError as error:  # psycopg, or the library that it loads
+        raise InvalidParameter(
+            f"backend='postgres' needs psycopg ({error}): pip install 'turnwise[postgres]'"
+        ) from error
+    return postgres_database
+
+
+@lru_cache(maxsize=1024)
+def _on_server(folder: Path, database: str, server: str, timeout: float) -> list[Database]:
+    made = _postgres().PostgresDatabase
+    return [made(server, file, timeout=timeout) for file in opened(folder).files(database)]
 
 
 @lru_cache(maxsize=8192)

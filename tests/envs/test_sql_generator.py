@@ -139,6 +139,9 @@ def test_the_same_seed_gives_the_same_questions_and_another_seed_others() -> Non
         {"data": "x"},
         {"dataset": "spider"},
         {"dataset": "spider", "data": ".", "families": ("above",)},
+        {"server": "postgresql://localhost/x"},
+        {"backend": "postgres"},
+        {"backend": "postgres", "dataset": "chinook", "server": "x"},
         {"rows": 0},
     ],
 )
