@@ -448,6 +448,35 @@ def train(imports: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     click.echo(f"run folder: {summary['run']}")
 
 
+@main.command("eval-rewards")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def eval_rewards(overrides: tuple[str, ...]) -> None:
+    """Measure reward sources on trajectories with planted errors: which turns are wrong, which episode is best.
+
+    Errors of six kinds are planted in successful episodes, of the expert or of a file, and every source of reward=[..]
+    has to find them. An oracle and random numbers stand beside the sources.
+
+    \b
+    Examples:
+      turnwise eval-rewards env=sokoban reward=[env,grounding,outcome]
+      turnwise eval-rewards model=runs/MY_RUN reward=[env,info_gain,progress] tasks=32
+      turnwise eval-rewards env=webshop trajectories=runs/my-eval aggregate=min out=rewards/webshop
+    """
+    from .configs.compose import compose
+    from .configs.schema import EvalRewardsConfig
+
+    config = compose(EvalRewardsConfig, overrides, registered={"env": env_ids})
+    if config.model is not None:
+        _quiet_transformers()
+
+    from .trainers.evaluate_rewards import run, tables
+
+    found = run(config, say=click.echo)
+    _print_tables(tables(found))
+    if config.out is not None:
+        click.echo(f"saved in {config.out}")
+
+
 @main.command("compare")
 @click.argument("paths", nargs=-1, required=True, metavar="RUN...")
 @click.option("--metric", default="success", show_default=True, help="A metric of metrics.jsonl.")

@@ -20,12 +20,12 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
-from .schema import AuditConfig, EvalConfig, PanelSection, SuiteFile, TrainConfig
+from .schema import AuditConfig, EvalConfig, EvalRewardsConfig, PanelSection, SuiteFile, TrainConfig
 
-Config = TypeVar("Config", TrainConfig, EvalConfig, AuditConfig)
+Config = TypeVar("Config", TrainConfig, EvalConfig, AuditConfig, EvalRewardsConfig)
 
 FOLDER = Path(__file__).parent
-_FILES = {TrainConfig: "train", EvalConfig: "eval", AuditConfig: "audit"}
+_FILES = {TrainConfig: "train", EvalConfig: "eval", AuditConfig: "audit", EvalRewardsConfig: "eval_rewards"}
 _GENERIC = "generic"
 _NAMES = {"env": "id", "credit": "name"}
 """The key that `generic.yaml` of a group leaves open for a registered name."""
@@ -53,7 +53,7 @@ def compose(
     `trainer.steps` or `concurrency`, and nothing that is learned or measured.
 
     Args:
-        schema: `TrainConfig`, `EvalConfig` or `AuditConfig`.
+        schema: the configuration of the command.
         overrides: as on the command line, `credit=rloo` or `trainer.lr=1e-4`; the later one wins.
         registered: by group (`env`, `credit`), gives the names that are known beside the files. Only called for a name
             that is not a file.

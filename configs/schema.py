@@ -335,3 +335,27 @@ class AuditConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     out: str | None = None
     """Folder for audit.json and audit.png; None saves nothing."""
+
+
+class EvalRewardsConfig(Section):
+    """Everything `turnwise eval-rewards` takes."""
+
+    reward: list[str | dict[str, Any]] | None = None
+    """Reward sources as in training; None takes those of the run of `model`, with what they have learned, or `env`."""
+    model: str | None = None
+    """The policy, for sources that read one: a run folder, or a Hugging Face name or folder."""
+    env: EnvSection | None = None
+    """None takes that of the run or of `trajectories`."""
+    format: FormatSection | None = None
+    trajectories: str | None = None
+    """Folder of `turnwise eval` or file with episodes to plant errors in; None plays the expert."""
+    tasks: Positive = 64
+    """Episodes of the expert."""
+    split: str = "test"
+    aggregate: Literal["mean", "sum", "min", "last"] = "mean"
+    """What makes one number of those of a trajectory's turns."""
+    max_new_tokens: Positive = 16
+    concurrency: Positive = 64
+    seed: Annotated[int, Field(ge=0)] = 0
+    out: str | None = None
+    """Folder for rewards.json; None saves nothing."""

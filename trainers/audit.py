@@ -21,22 +21,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ..agents.chat import ChatTokenizer
-from ..agents.local import LocalAgent
-from ..configs.schema import AuditConfig, FormatSection, ModelSection
-from ..envs import Trajectory, TurnEnv, make
+from ..configs.schema import AuditConfig
+from ..envs import Trajectory, TurnEnv
 from ..envs.agent import AgentLike
 from ..envs.errors import UsageError
 from ..envs.rollout import collect, make_jobs, run_async
 from . import credit, run_folder
 from .batch import TurnBatch
 from .collate import collate
-from .local import checkpoint
-from .local import model as models
 from .local.critic import Critic
 from .local.readings import with_entropy
+from .policy_of_run import open_policy
 from .rerolls import gain, values
-from .rewards import Models, RewardPipeline
+from .rewards import RewardPipeline
 
 Target = Literal["success", "score", "return"]
 
@@ -286,51 +283,24 @@ def run(config: AuditConfig, *, say: Callable[[str], None] = print) -> Audit:
         UsageError: the model is no run folder and no environment is given.
         UnknownCredit: a scheme is not registered.
     """
-    folder = Path(config.model)
-    trained = run_folder.reopen(folder) if (folder / "config.yaml").is_file() else None
-    section = config.env or (trained.env if trained else None)
-    form = config.format or (trained.format if trained else FormatSection())
-    if section is None:
-        raise UsageError(f"{config.model} is no run folder, so the environment must be given: env=NAME")
     names = credit.credit_schemes() if "all" in config.credit else config.credit
     schemes: dict[str, dict[str, Any]] = {name: {} for name in names}
     for name in names:
         credit.check(name, {})
-    env = make(section.id, **{"format": form.name, "system_prompt": form.system_prompt, **section.parameters})
-    model_section = (
-        trained.model if trained else ModelSection(path=config.model, max_new_tokens=config.max_new_tokens)
-    )
-    source = models.find(model_section.model_copy(update={"path": config.model}), env, seed=0, say=say)
-    last = Path(source) if trained else None
-    state = checkpoint.load_state(last) if last is not None else None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, tokenizer = models.load(
-        state["source"] if state else source, model_section, device=device, seed=0, resume=last
-    )
-    model.eval()
-    agent = LocalAgent(
-        model,
-        tokenizer,
+    opened = open_policy(
+        config.model,
+        config.env,
+        config.format,
         temperature=config.temperature,
-        max_new_tokens=model_section.max_new_tokens,
-        max_context=model_section.max_context,
+        max_new_tokens=config.max_new_tokens,
         slots=config.concurrency,
-    )
-
-    rewards = RewardPipeline(config.reward or (trained.reward if trained else ["env"]))
-    around = Models(
-        env=env,
-        policy=model,
-        tokenizer=tokenizer,
-        chat=agent.chat,
-        agent=agent,
-        device=device,
-        token_budget=16384,
-        max_context=model_section.max_context,
-        temperature=config.temperature,
-        lr=trained.trainer.lr if trained else 1e-3,
         seed=config.seed,
+        say=say,
     )
+    env, agent, around = opened.env, opened.agent, opened.around
+    model, device, source = around.policy, around.device, opened.source
+    trained, state = opened.trained, opened.state
+    rewards = RewardPipeline(config.reward or (trained.reward if trained else ["env"]))
     rewards.check(around)
     if state is not None and config.reward is None:
         rewards.load_state_dict(state["rewards"])  # what the run's reward models have learned
@@ -340,7 +310,7 @@ def run(config: AuditConfig, *, say: Callable[[str], None] = print) -> Audit:
         batch = with_entropy(model, batch, temperature=config.temperature, token_budget=16384, autocast=None)
         if not config.critic_steps:
             return batch
-        critic = Critic(source, ChatTokenizer(tokenizer), env, device=device, lr=1e-3, token_budget=16384)
+        critic = Critic(source, agent.chat, env, device=device, lr=1e-3, token_budget=16384)
         say(f"fitting a critic for {config.critic_steps} steps on rollouts of other tasks")
         episodes = config.tasks * config.group_size
         jobs = make_jobs(
