@@ -602,6 +602,23 @@ def view(
         raise SystemExit(0) from None
 
 
+@main.command()
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+def watch(run: Path) -> None:
+    """Follow a training in the terminal until it ends: latest metrics, their course, seconds per step, time left.
+
+    Where the output is no terminal, a line for each step.
+
+    \b
+    Examples:
+      turnwise watch runs/my-run
+      turnwise watch runs/my-run >> steps.log &
+    """
+    from .agents.watch import watch as follow
+
+    follow(run, Console())
+
+
 def _import(name: str) -> None:
     """Import a module by name, or a file by path, for what it registers."""
     try:

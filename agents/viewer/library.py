@@ -202,7 +202,7 @@ class Library:
         """Read config.yaml and metrics.jsonl where they changed."""
         changed = False
         for run in self.runs.values():
-            for name, read in (("config.yaml", _read_config), ("metrics.jsonl", _read_metrics)):
+            for name, read in (("config.yaml", read_config), ("metrics.jsonl", read_metrics)):
                 path = run.path / name
                 try:
                     status = path.stat()
@@ -324,7 +324,12 @@ def _new_name(path: Path, taken: dict[str, Run]) -> str:
     raise AssertionError(f"{path} is listed twice")
 
 
-def _read_config(run: Run, path: Path) -> None:
+def read_config(run: Run, path: Path) -> None:
+    """Read config.yaml into the run.
+
+    Raises:
+        OSError, ValueError, yaml.YAMLError: it cannot be read.
+    """
     loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(loaded, dict):
         raise ValueError("it holds no mapping")
@@ -339,7 +344,7 @@ def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", inner
 
 
-def _read_metrics(run: Run, path: Path) -> None:
+def read_metrics(run: Run, path: Path) -> None:
     """The whole lines; a step that stands there twice (a run that was taken up again) counts as it was played last."""
     data = path.read_bytes()
     by_step: dict[float, dict[str, Any]] = {}
