@@ -32,8 +32,8 @@ Style = Literal["encyclopedia", "short"]
 FEWEST_DOCUMENTS = 200
 SPLITS = {"train": 0.8, "val": 0.1, "test": 0.1}
 """Share of the documents that each split has for itself."""
-MOST_SHORT = 1000
-"""Documents in the style `short`, whose names are one of a hundred words and a digit."""
+MOST_SHORT = 10_000
+"""Documents in the style `short`, whose names are one of a hundred words and a number."""
 
 _QUESTIONS_PER_DOCUMENT = 4
 _MOST_QUESTIONS = {"train": 20_000, "val": 2_000, "test": 2_000}
@@ -413,7 +413,7 @@ class World:
 
 
 def _said(value: Entity | str) -> str:
-    """A name as it stands in a sentence; titles of works and names with a digit in quotes."""
+    """A name as it stands in a sentence; titles of works and names with a number in quotes."""
     if isinstance(value, str):
         return value
     return f'"{value.title}"' if value.kind == "work" or value.title[-1].isdigit() else value.title
@@ -429,9 +429,9 @@ class _Names:
         self._first = [self._word(2) for _ in range(400)]
         self._pairs: list[str] = []
         if style == "short":
-            # Few words, each with every digit: a tokenizer that has seen them all writes names it has never seen.
+            # Few words, each with a hundred numbers: a tokenizer that has seen them all writes names it has never seen.
             heads = [c + v + "l" + w for c in "BDGKMNPRTV" for v, w in product("aeiou", "au")]
-            self._pairs = [f"{head}{digit}" for head in heads for digit in range(10)]
+            self._pairs = [f"{head}{number}" for head in heads for number in range(100)]
             rng.shuffle(self._pairs)
 
     def entity(self, kind: str, namesake: str) -> str:

@@ -584,7 +584,18 @@ OPTION_PHRASES = {
 OTHER_OPTION_PHRASES = ("and choose {0}", "in the {0} version")
 
 # The short form, for small models: one word for each thing.
-SHORT_KINDS = ("lamp", "shirt", "mug", "chair", "bag", "rug", "clock", "pan", "ball", "tent", "desk", "hat")
-SHORT_ATTRIBUTES = ("soft", "light", "large", "round", "vintage", "modern", "folding", "striped")
+SHORT_KINDS = tuple(
+    """
+    lamp shirt mug chair bag rug clock pan ball tent desk hat sofa shelf towel brush mirror kettle candle basket
+    blanket pillow jacket boots belt scarf wallet watch ring bottle bowl knife spoon plate stool bench vase drum kite
+    puzzle
+    """.split()  # noqa: SIM905
+)
+SHORT_ATTRIBUTES = tuple(
+    """
+    soft light large round vintage modern folding striped wooden plain heavy narrow waterproof handmade quilted
+    magnetic ceramic cotton leather steel
+    """.split()  # noqa: SIM905
+)
 SHORT_COLORS = ("red", "blue", "green", "black", "white", "pink")
-SHORT_CODES = tuple(f"{c}{v}" for c in "bdfk" for v in "aeiou")
+SHORT_CODES = tuple(f"{c}{v}" for c in "bdfghjklmnprstvz" for v in "aeiou")

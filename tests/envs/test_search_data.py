@@ -297,7 +297,7 @@ def test_bytes_that_are_no_text_and_files_that_are_not_there(tmp_path: Path) -> 
         ({"hops": (3, 2)}, "the fewest and the most"),
         ({"hops": (0, 2)}, "greater than or equal to 1"),
         ({"documents": 10}, "greater than or equal to 200"),
-        ({"documents": 5000, "style": "short"}, "too many for style='short'"),
+        ({"documents": 50000, "style": "short"}, "too many for style='short'"),
         ({"retriever": "remote"}, "the address of a server"),
         ({"retriever": "dense"}, "the name or folder of a model"),
         ({"results": 21}, "less than or equal to 20"),
