@@ -22,6 +22,7 @@ from rich.table import Table
 from . import __version__
 from .envs import TurnEnv, check, env_class, env_ids, make, rollout
 from .envs.errors import TurnwiseError, UsageError
+from .sandbox.errors import SandboxError
 
 if TYPE_CHECKING:
     from .agents import evaluate as evaluation
@@ -67,7 +68,7 @@ class _Commands(click.Group):
             ) from error
         except BrokenPipeError:
             raise  # click ends quietly when the reader of a pipe is gone
-        except (TurnwiseError, OSError) as error:
+        except (TurnwiseError, SandboxError, OSError) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -532,6 +533,39 @@ def audit(overrides: tuple[str, ...]) -> None:
     click.echo(str(found))
     if config.out is not None:
         click.echo(f"saved in {config.out}")
+
+
+@main.group()
+def sandbox() -> None:
+    """Prepare what untrusted programs run in."""
+
+
+@sandbox.command("build")
+@click.option("--tag", default="turnwise-sandbox", show_default=True, help="Name of the image.")
+@click.option("--docker-host", default="", metavar="URL", help="Of the daemon; DOCKER_HOST by default.")
+@click.option(
+    "--rootfs",
+    metavar="FILE.tar",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Import this root file system; it needs python3 of version 3.11 or newer.",
+)
+@click.option(
+    "--debian", is_flag=True, help="Import this machine's own Debian packages; nothing is downloaded."
+)
+def sandbox_build(tag: str, docker_host: str, rootfs: Path | None, debian: bool) -> None:
+    """Make the image of the docker backend: from sandbox/Dockerfile, a tar, or this machine's packages.
+
+    \b
+    Examples:
+      turnwise sandbox build
+      turnwise sandbox build --debian
+      turnwise sandbox build --rootfs rootfs.tar --tag my-sandbox
+    """
+    if rootfs is not None and debian:
+        raise UsageError("--rootfs and --debian are two ways to make the same image; give one of them")
+    from .sandbox.image import build
+
+    click.echo(f"{tag} is {build(tag, docker_host=docker_host, rootfs=rootfs, debian=debian)}")
 
 
 @main.command()

@@ -72,19 +72,17 @@ class BubblewrapSandbox(Session):
         bounded = bool(cgroups.find())
         how: dict[str, Any] = {
             "uid": uid,
-            "namespaces": True,
             "seccomp": seccomp.assemble().hex(),
-            "nproc": 0 if bounded else self.limits.processes + 3,
+            "nproc": 0 if bounded else self.limits.processes + 2,
             "watch": not bounded,
             "environment": {**_ENVIRONMENT, "PATH": f"{sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin"},
         }
         self._cgroup = None
         if bounded:
             memory = self.limits.memory_bytes + self.limits.disk_bytes + _OVERHEAD
-            self._cgroup = cgroups.Cgroup(memory, self.limits.processes + 3)
-            how["oom"] = ""
+            self._cgroup = cgroups.Cgroup(memory, self.limits.processes + 2)
         try:
-            stream, self._pid, self._alone = launcher.fork(settings(self.limits, **how))
+            stream, self._pid, self._alone = launcher.fork(settings(self.limits, **how), self._cgroup)
             self._pidfd = os.pidfd_open(self._pid)
             if self._cgroup:
                 self._cgroup.add(self._pid)
@@ -124,6 +122,7 @@ class Launcher:
         self.lock = threading.Lock()
         self.uids = itertools.cycle(range(_FIRST_UID, _FIRST_UID + _UIDS))
         self.taken = False  # whether a session is in the namespaces of the launcher itself
+        program = _bwrap()
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, contextlib.ExitStack() as stack:
             fds = [theirs.fileno()]
@@ -135,7 +134,7 @@ class Launcher:
             else:
                 user = ["--unshare-user", "--uid", "1000", "--gid", "1000"]
             command = [
-                _bwrap(),
+                program,
                 *user,
                 *_root(network),
                 "--",
@@ -161,9 +160,11 @@ class Launcher:
             ready = str(error).encode()
         if ready != b"ready":
             self.process.kill()
-            _, said = self.process.communicate()
-            self.control.close()
-            raise SandboxUnavailable(_explain(said.decode(errors="replace").strip()))
+            self.process.wait()
+            said = self.said()
+            self.close()
+            raise SandboxUnavailable(_explain(said))
+        os.set_blocking(self.process.stderr.fileno(), False)
 
     def next_uid(self) -> int | None:
         """A user that no other session is, or None where this process may be only itself."""
@@ -172,7 +173,7 @@ class Launcher:
         with self.lock:
             return next(self.uids)
 
-    def fork(self, how: dict[str, Any]) -> tuple[socket.socket, int, bool]:
+    def fork(self, how: dict[str, Any], cgroup: cgroups.Cgroup | None) -> tuple[socket.socket, int, bool]:
         """A new session: a socket to it, its process as this machine numbers it, and whether it is `alone`.
 
         Raises:
@@ -188,8 +189,11 @@ class Launcher:
                 "unshare": _CLONE_NEWIPC | (0 if self.network else _CLONE_NEWNET),
             }
             try:
-                with theirs:
-                    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))
+                with theirs, contextlib.ExitStack() as stack:
+                    fds = array.array("i", [theirs.fileno()])
+                    if cgroup:
+                        fds.append(stack.enter_context(cgroup.oom.open()).fileno())
+                    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)
                     self.control.sendmsg([json.dumps(message).encode()], [rights])
                 self.taken = True
             except OSError as error:
@@ -203,7 +207,7 @@ class Launcher:
         except (OSError, SandboxDied) as error:
             ours.close()
             self.forget(alone)
-            raise SandboxDied(f"a new sandbox did not begin: {error}") from error
+            raise SandboxDied(f"a new sandbox did not begin: {error}. {self.said()}") from error
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
         (pid, _, _) = struct.unpack("3i", ancillary[0][2])
         return ours, pid, alone
@@ -214,6 +218,14 @@ class Launcher:
             with self.lock:
                 self.taken = False
 
+    def said(self) -> str:
+        """What the launcher wrote as an error, if anything."""
+        assert self.process.stderr is not None
+        try:
+            return os.read(self.process.stderr.fileno(), 1 << 16).decode(errors="replace").strip()
+        except BlockingIOError:
+            return ""
+
     def alive(self) -> bool:
         """Whether the process is there."""
         return self.process.poll() is None
@@ -222,7 +234,9 @@ class Launcher:
         """End the launcher and every session of it."""
         self.control.close()
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
 
 
 class _Starter:

@@ -73,12 +73,14 @@ class Cgroup:
 def find() -> tuple[Path, ...]:
     """The folders in which a group is to be made: memory first, processes last; empty where none may be made."""
     for candidate in _candidates():
-        probe = [folder / f"turnwise-probe-{os.getpid()}" for folder in candidate]
+        probe = [folder / f"turnwise-{os.getpid()}-probe" for folder in candidate]
         made = []
         try:
             for folder in probe:
                 folder.mkdir()
                 made.append(folder)
+            for folder in candidate:
+                _remove_stale(folder)
             files = (
                 ("memory.max", "pids.max") if len(candidate) == 1 else ("memory.limit_in_bytes", "pids.max")
             )
@@ -92,6 +94,15 @@ def find() -> tuple[Path, ...]:
             for folder in made:
                 folder.rmdir()
     return ()
+
+
+def _remove_stale(parent: Path) -> None:
+    """Remove the groups of processes that were killed before they could."""
+    for folder in parent.glob("turnwise-*"):
+        pid = folder.name.split("-")[1]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            with contextlib.suppress(OSError):  # another process removes it too
+                folder.rmdir()
 
 
 def _candidates() -> list[tuple[Path, ...]]:

@@ -5,16 +5,14 @@ It is started as a script with the standard library alone, so it imports nothing
     inside.py launcher FD    (bubblewrap) waits on a socket; every message forks a session into fresh namespaces
     inside.py session        (process, docker) one session, spoken to over standard input and output
 
-A session answers one request after another. Each *call* is a new process that S, the session, starts and ends:
+A session S answers one request after another. Each *call* is a new process P that S starts, and ends with all that P
+started. In bubblewrap and docker S is process 1 of a pid namespace that holds nothing else, so it kills all others at one
+stroke; as `process` it is the reaper of P's orphans and kills them one by one.
 
-    bubblewrap   S - C - P   C is the init process of a pid namespace of its own, with its own /proc; when P, the
-                             program, ends, C ends, and the kernel kills whatever P left behind
-    docker       S - P       S is root and process 1 of the container, P another user; S then kills all of that user
-    process      S - P       S is the reaper of P's orphans and kills them one by one
-
-P can neither see nor signal S or C, which stand in another pid namespace or belong to another user, hold capabilities
-that P lacks and are marked undumpable. P inherits its three standard streams and no other file descriptor. What a call
-gave back is written by S (its output, read from pipes) and by the kernel (its exit status), so P cannot forge it.
+P cannot signal S, nor look into it: S is process 1, which takes no signal from inside, is marked undumpable, and holds
+capabilities that P lacks; where S may, it runs P as another user. P inherits its three standard streams and no other
+descriptor. What a call gave back is put together by S (output, read from pipes) and by the kernel (exit status), so P
+cannot forge it.
 
 A frame is `>IQ` (bytes of header, bytes of payload), a JSON header, and the payload: blobs whose sizes the header lists.
 """
@@ -32,6 +30,7 @@ import json
 import os
 import resource
 import select
+import shutil
 import signal
 import socket
 import stat
@@ -42,6 +41,7 @@ import threading
 import time
 import traceback
 import types
+from collections.abc import Callable, Set
 from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
@@ -51,9 +51,7 @@ MS_REC, MS_SLAVE = 0x4000, 0x80000
 PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER = 4, 22, 24, 36
 PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 38, 47
 PR_CAP_AMBIENT_CLEAR_ALL, SECCOMP_MODE_FILTER, CAPABILITY_VERSION_3 = 4, 2, 0x20080522
-REPORT = struct.Struct(
-    "=?iqd"
-)  # the process has ended, wait status, largest resident set in KiB, CPU seconds
+REPORT = struct.Struct("=iqd")  # wait status, largest resident set in KiB, CPU seconds
 ORDER = struct.Struct(">Q")  # bytes of standard input that follow
 CHUNK = 1 << 16
 WARM = (
@@ -100,13 +98,15 @@ class Channel:
 
     def __init__(self, reader: int, writer: int) -> None:
         self.reader, self.writer = reader, writer
+        self.when_gone: Callable[[], object] = lambda: None
 
     def read(self, size: int) -> bytes:
-        """Exactly `size` bytes; ends the session when the other side has gone."""
+        """Exactly `size` bytes; ends this process when the other side has gone."""
         parts, left = [], size
         while left:
             part = os.read(self.reader, min(left, 1 << 20))
             if not part:
+                self.when_gone()
                 os._exit(0)
             parts.append(part)
             left -= len(part)
@@ -130,10 +130,7 @@ class Channel:
 
 
 class Running:
-    """A process that runs a call, and the pipes to it.
-
-    `answer` carries a `REPORT`: written by C when the program has ended, or by the interpreter that stays when a run has.
-    """
+    """A process that runs a call, and the pipes to it. `answer` carries a `REPORT` of the interpreter that stays."""
 
     def __init__(self, pid: int, feed: int, out: int, err: int, answer: int) -> None:
         self.pid, self.pidfd = pid, os.pidfd_open(pid)
@@ -146,9 +143,9 @@ class Session:
     """One sandbox: a working folder, and calls that run in it.
 
     `settings` come from the host: the folders `work` and `code`; `limits`; `uid` of programs, or None to stay who we
-    are; `namespaces`: a pid and a mount namespace for each call; `isolated`: take every capability; `seccomp`: the
-    filter as hexadecimal, or empty; `nproc`: RLIMIT_NPROC, or 0 where something else counts processes; `watch`: no
-    cgroup bounds memory, so look; `oom`: a file of the cgroup that counts kills, or empty; `environment` of programs.
+    are; `isolated`: take every capability; `seccomp`: the filter as hexadecimal, or empty; `nproc`: RLIMIT_NPROC, or 0
+    where something else counts processes; `watch`: no cgroup bounds memory, so look; `oom`: a file of the cgroup that
+    counts kills, or 0; `remove`: a folder to remove at the end, or empty; `environment` of programs.
     """
 
     def __init__(self, channel: Channel, settings: dict[str, Any]) -> None:
@@ -158,9 +155,32 @@ class Session:
         self.limits = settings["limits"]
         self.uid = settings["uid"]
         self.kept: Running | None = None
-        self.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY) if settings["namespaces"] else -1
-        filter_bytes = bytes.fromhex(settings["seccomp"])
-        self.filter = ctypes.create_string_buffer(filter_bytes, len(filter_bytes)) if filter_bytes else None
+
+        oom = settings["oom"]  # a path where we see the cgroup, or a descriptor that came with the settings
+        self.oom = os.open(oom, os.O_RDONLY) if isinstance(oom, str) and oom else oom
+        self.channel.when_gone = self.end
+        self.restrict()
+
+    def restrict(self) -> None:
+        """Take from this process what it needs no more; every program inherits that."""
+        os.umask(0o022)
+        system("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        if self.settings["isolated"]:
+            for capability in range(64):
+                libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+            libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+        if code := bytes.fromhex(self.settings["seccomp"]):
+            instructions = ctypes.create_string_buffer(code, len(code))
+            program = struct.pack("@HP", len(code) // 8, ctypes.addressof(instructions))
+            system("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0)
+
+    def end(self) -> None:
+        """Kill what runs, and remove the folder of a session that has one on the host's disk. Never returns."""
+        self.kept = None
+        self.kill_rest()
+        if self.settings["remove"]:
+            shutil.rmtree(self.settings["remove"], ignore_errors=True)
+        os._exit(0)
 
     def serve(self) -> None:
         """Answer requests until the other side goes."""
@@ -265,8 +285,8 @@ class Session:
             os.close(running.feed)
         open_pipes = {*buffers, running.answer}
         alive, truncated, ended, report = True, False, "", b""
-        usage = (False, 0, 0, 0.0)
-        while (alive or open_pipes) and not (kept and report[:1] == b"\0" and len(report) >= REPORT.size):
+        usage = (0, 0, 0.0)
+        while (alive or open_pipes) and len(report) < REPORT.size:
             wait = max(0.0, deadline - time.monotonic()) if not ended else 60.0
             if self.settings["watch"] and alive:
                 wait = min(wait, POLL_SECONDS)
@@ -293,19 +313,17 @@ class Session:
                     poll.unregister(fd)
                     alive = False
                     _, status, spent = os.wait4(running.pid, 0)
-                    usage = (True, status, spent.ru_maxrss, spent.ru_utime + spent.ru_stime)
+                    usage = (status, spent.ru_maxrss, spent.ru_utime + spent.ru_stime)
                     self.kill_rest()
                 else:
-                    self.kill(running.pid)
-                    self.kill_rest()
-                    os._exit(0)
+                    self.end()
             if alive and not ended:
                 if time.monotonic() >= deadline:
                     ended = "timeout"
                 elif self.settings["watch"] and self.held() > self.limits["memory_bytes"]:
                     ended = "memory"
                 if ended:
-                    self.kill(running.pid)
+                    os.kill(running.pid, signal.SIGKILL)
         if left and not kept:
             os.close(running.feed)
         if kept:
@@ -314,7 +332,7 @@ class Session:
                     truncated |= keep_some(buffer, chunk, self.limits["output_bytes"])
         if len(report) >= REPORT.size:
             usage = REPORT.unpack_from(report)
-        _, status, peak, cpu = usage
+        status, peak, cpu = usage
         code = os.waitstatus_to_exitcode(status)
         name = "ok" if code == 0 else "error" if code > 0 else "killed"
         if ended:
@@ -336,61 +354,66 @@ class Session:
 
     def kills(self) -> int:
         """How often the kernel killed in this session's cgroup for want of memory."""
-        if not self.settings["oom"]:
+        if not self.oom:
             return 0
-        try:
-            with open(self.settings["oom"]) as file:
-                return sum(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
-        except OSError:
-            return 0
+        lines = os.pread(self.oom, CHUNK, 0).decode().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
-    def descendants(self) -> list[int]:
-        """Every process below this one."""
-        found, look = [], [os.getpid()]
+    def descendants(self, spared: Set[int] = frozenset()) -> list[int]:
+        """Every process below this one, but for those in `spared` and below them."""
+        found: list[int] = []
+        look = [os.getpid()]
         while look:
             pid = look.pop()
             try:
                 for thread in os.listdir(f"/proc/{pid}/task"):
                     with open(f"/proc/{pid}/task/{thread}/children") as file:
-                        look += (children := [int(child) for child in file.read().split()])
+                        children = [pid for pid in map(int, file.read().split()) if pid not in spared]
+                        look += children
                         found += children
             except OSError:
                 continue  # it has ended meanwhile
         return found
 
     def held(self) -> int:
-        """Bytes of memory that belong to the programs of this session, shared memory counted in each."""
+        """Bytes of memory that belong to the programs of this session.
+
+        What several processes share is divided between them, except in those that hide their memory from us (dumpable
+        processes do not), where it counts in full.
+        """
         total = 0
         for pid in self.descendants():
-            try:
-                with open(f"/proc/{pid}/status") as file:
-                    total += sum(
-                        int(line.split()[1]) for line in file if line.startswith(("RssAnon:", "RssShmem:"))
-                    )
-            except OSError:
-                continue
+            for file, fields in (
+                ("smaps_rollup", ("Pss_Anon:", "Pss_Shmem:")),
+                ("status", ("RssAnon:", "RssShmem:")),
+            ):
+                try:
+                    with open(f"/proc/{pid}/{file}") as lines:
+                        total += sum(int(line.split()[1]) for line in lines if line.startswith(fields))
+                        break
+                except OSError:
+                    continue  # it hides, or it has ended meanwhile
         return total * 1024
 
-    def kill(self, pid: int) -> None:
-        """Kill the process of a call; in a pid namespace of its own everything goes with it."""
-        os.kill(pid, signal.SIGKILL)
-
     def kill_rest(self) -> None:
-        """Kill what a call left behind where no pid namespace does it. Our orphans come to us."""
-        if self.settings["namespaces"]:
-            return
-        for _ in range(10_000):
-            spared = {self.kept.pid} if self.kept else set()
-            rest = [pid for pid in self.descendants() if pid not in spared]
+        """Kill what a call left behind, which is below us or comes to us once its parents are dead."""
+        for attempt in range(10_000):
+            if os.getpid() == 1 and (self.kept is None or attempt > 20):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(
+                        -1, signal.SIGKILL
+                    )  # at one stroke; the interpreter that stays too, if all else failed
+            rest = self.descendants({self.kept.pid} if self.kept else set())
             if not rest:
                 return
             for pid in rest:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(
+                    ChildProcessError
+                ):  # a grandchild: its turn comes when its parent is dead
                     os.waitpid(pid, os.WNOHANG)
-                except (ProcessLookupError, ChildProcessError):
-                    continue  # gone, or a grandchild that comes to us once its parent is dead
-        os._exit(1)  # it breeds faster than we kill: the host takes the whole session down
+        os._exit(1)  # it breeds faster than we kill: the host takes down the whole session
 
     def start(self, step: dict[str, Any]) -> Running:
         """Start a program: its process, or that of its init."""
@@ -399,51 +422,19 @@ class Session:
         keep = step.get("keep", False)
         streams = (os.open("/dev/null", os.O_RDONLY) if keep else in_r, out_w, err_w)
         kept_fds = (in_r, answer_w) if keep else ()
-        if self.settings["namespaces"]:
-            system("unshare", CLONE_NEWPID)
-            pid = os.fork()
-            if pid == 0:
-                self.be_init(streams, kept_fds, step, answer_w)
-            system("setns", self.pid_namespace, CLONE_NEWPID)
-        else:
-            pid = os.fork()
-            if pid == 0:
-                self.become(streams, kept_fds, step)
+        pid = os.fork()
+        if pid == 0:
+            self.become(streams, kept_fds, step)
         for fd in {in_r, out_w, err_w, answer_w, streams[0]}:
             os.close(fd)
         return Running(pid, in_w, out_r, err_r, answer_r)
-
-    def be_init(
-        self, streams: tuple[int, int, int], kept_fds: tuple[int, ...], step: dict[str, Any], answer: int
-    ) -> None:
-        """Be process 1 of a call's pid namespace: start the program, wait for it, report, end. Never returns."""
-        try:
-            prefer_to_kill()
-            system("unshare", CLONE_NEWNS)
-            mount("proc", "/proc", "proc", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
-            program = os.fork()
-            if program == 0:
-                self.become(streams, kept_fds, step)
-            answer = os.dup2(
-                answer, 3
-            )  # and nothing else stays open: a pipe ends when the program's ends of it do
-            os.closerange(4, 1 << 16)
-            child = 0
-            while child != program:
-                child, status, usage = os.wait4(-1, 0)
-            os.write(answer, REPORT.pack(True, status, usage.ru_maxrss, usage.ru_utime + usage.ru_stime))
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(0)
 
     def become(self, streams: tuple[int, int, int], kept_fds: tuple[int, ...], step: dict[str, Any]) -> None:
         """Turn this process into the program of a call. Never returns."""
         code = 126
         try:
             os.setsid()
-            if not self.settings["namespaces"]:
-                prefer_to_kill()
+            prefer_to_kill()
             for target, fd in enumerate(streams):
                 os.dup2(fd, target)
             high = [os.dup2(fd, 200 + n, inheritable=False) for n, fd in enumerate(kept_fds)]
@@ -457,6 +448,7 @@ class Session:
             os.environ.clear()
             os.environ.update(self.settings["environment"])
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             main = types.ModuleType("__main__")
             sys.modules["__main__"] = main
             sys.argv = [step["argv"][-1]]
@@ -486,10 +478,6 @@ class Session:
             if most != resource.RLIM_INFINITY:
                 soft, hard = min(soft, most), min(hard, most)
             resource.setrlimit(what, (soft, hard))
-        if self.settings["isolated"]:
-            for capability in range(64):
-                libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
-            libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
         if self.uid is not None:
             os.setgroups([])
             os.setresgid(self.uid, self.uid, self.uid)
@@ -497,12 +485,7 @@ class Session:
         if self.settings["isolated"]:
             none = struct.pack("=Ii6I", CAPABILITY_VERSION_3, 0, *[0] * 6)
             system("capset", none[:8], none[8:])
-        system("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         system("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)  # else /proc/self would be root's
-        if self.filter:
-            program = struct.pack("@HP", len(self.filter) // 8, ctypes.addressof(self.filter))
-            system("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0)
-        os.umask(0o022)
 
 
 def keep_some(buffer: bytearray, chunk: bytes, most: int) -> bool:
@@ -522,8 +505,10 @@ def read_now(fd: int) -> bytes:
 
 def prefer_to_kill() -> None:
     """Let the kernel kill this process before the session when the cgroup's memory runs out."""
+    libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # else the file is root's
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def execute(argv: list[str], environment: dict[str, str]) -> None:
@@ -561,7 +546,7 @@ def run_file(main: types.ModuleType) -> int:
         return 1
     except BaseException as error:
         trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        while trace is not None and trace.tb_frame.f_code is run_file.__code__:
             trace = trace.tb_next
         sys.excepthook(type(error), error.with_traceback(trace), trace)
         return 1
@@ -586,7 +571,7 @@ def obey(main: types.ModuleType, orders: int, answer: int) -> int:
         code = run_file(main)
         code = flush() or code
         spent = resource.getrusage(resource.RUSAGE_SELF)
-        os.write(answer, REPORT.pack(False, code << 8, spent.ru_maxrss, 0.0))
+        os.write(answer, REPORT.pack(code << 8, spent.ru_maxrss, 0.0))
     return 0
 
 
@@ -700,11 +685,11 @@ def pack_folder(work: str) -> tuple[dict[str, Any], list[bytes]]:
 
 def unpack_folder(work: str, data: bytes) -> tuple[dict[str, Any], list[bytes]]:
     """Put the content of an archive into the working folder."""
-    owner = os.stat(work)
+    user, group = libc.setfsuid(-1), libc.setfsgid(-1)  # -1 sets nothing and gives what is set
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         members = archive.getmembers()
         for member in members:
-            member.uid, member.gid = owner.st_uid, owner.st_gid
+            member.uid, member.gid = user, group
         # we are the program's user, below a root that holds nothing else: no member can reach further than that program
         archive.extraction_filter = lambda member, _path: member
         archive.extractall(work, members, numeric_owner=True)
@@ -730,18 +715,19 @@ def launch(control: socket.socket) -> None:
     anything of the sessions before it. `alone` settings let a session use the network and IPC namespaces of this
     process instead of new ones, which take milliseconds to make; the host asks for it when no other session is in them.
     """
+    # over that of bwrap, parts of which are covered, for which reason no namespace below could mount its own
+    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended sessions leave no zombies
     before = -1
     control.send(b"ready")
     while True:
-        message, ancillary, _flags, _address = control.recvmsg(
-            1 << 16, socket.CMSG_SPACE(array.array("i").itemsize)
-        )
+        message, ancillary, _flags, _address = control.recvmsg(1 << 16, socket.CMSG_SPACE(8))
         if not message:
             return
         settings = json.loads(message)
-        (fd,) = array.array("i", ancillary[0][2])
+        fd, *counter = array.array("i", ancillary[0][2])  # the second one is there where there is a cgroup
+        settings["oom"] = counter[0] if counter else 0
         if settings["alone"] and before >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(before, signal.SIGKILL)
@@ -754,7 +740,8 @@ def launch(control: socket.socket) -> None:
             control.close()
             begin(fd, settings)
         system("setns", own_pids, CLONE_NEWPID)
-        os.close(fd)
+        for sent in (fd, *counter):
+            os.close(sent)
         if settings["alone"]:
             before = os.pidfd_open(pid)
 
@@ -778,6 +765,8 @@ def begin(fd: int, settings: dict[str, Any]) -> None:
             if settings["uid"] is not None:
                 os.chown(f"/box/{name}", settings["uid"], settings["uid"])
             mount(f"/box/{name}", target, None, MS_BIND)
+        if settings["uid"] is None:
+            own_user_namespace()
         channel = socket.socket(fileno=fd)
         who = struct.pack("3i", os.getpid(), os.getuid(), os.getgid())
         channel.sendmsg([b"!"], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, who)])
@@ -788,6 +777,21 @@ def begin(fd: int, settings: dict[str, Any]) -> None:
         os._exit(1)
 
 
+def own_user_namespace() -> None:
+    """Enter a user namespace, so that RLIMIT_NPROC, which counts a user in a namespace, counts this session alone."""
+    user, group = os.getuid(), os.getgid()
+    libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # else the files are root's
+    system("unshare", CLONE_NEWUSER)
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{user} {user} 1"),
+        ("gid_map", f"{group} {group} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 def serve_streams() -> None:
     """Be a session that speaks over standard input and output; the first frame holds the settings."""
     channel = Channel(os.dup(0), os.dup(1))
@@ -796,6 +800,9 @@ def serve_streams() -> None:
     os.dup2(2, 1)
     os.close(null)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.signal(
+        signal.SIGTERM, lambda *_: os._exit(1)
+    )  # as process 1 we would not heed it, and `docker stop` waits
     settings, _ = channel.receive()
     for folder in (settings["work"], settings["code"]):
         os.makedirs(folder, exist_ok=True)

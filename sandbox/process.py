@@ -64,6 +64,7 @@ class ProcessSandbox(Session):
             "work": f"{self._folder}/work",
             "code": self._code,
             "isolated": False,
+            "remove": self._folder,  # by the supervisor, so that nothing stays when we are killed
             "watch": True,
             "nproc": self.limits.processes + threads_of(os.getuid()),
             "environment": self._environment(),

@@ -17,6 +17,7 @@ Status = Literal["ok", "error", "compile", "timeout", "memory", "killed"]
 BACKENDS: Mapping[str, str] = MappingProxyType(
     {
         "bubblewrap": ".bubblewrap:BubblewrapSandbox",
+        "docker": ".docker:DockerSandbox",
         "process": ".process:ProcessSandbox",
     }
 )
@@ -209,7 +210,7 @@ def open_sandbox(
     """Open a sandbox.
 
     Args:
-        backend: `bubblewrap` (Linux), or `process` (protects from accidents alone, and wants `allow_unsafe=True`).
+        backend: `bubblewrap` (Linux), `docker`, or `process` (protects from accidents alone, and wants `allow_unsafe=True`).
             None falls back to another.
         limits: what programs may use; None for the defaults of `Limits`.
         files: content by path, written into the working folder.

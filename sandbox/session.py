@@ -35,12 +35,12 @@ def settings(limits: Limits, **how: Any) -> dict[str, Any]:
         "work": "/work",
         "code": "/code",
         "uid": None,
-        "namespaces": False,
         "isolated": True,
         "seccomp": "",
         "nproc": 0,
         "watch": False,
-        "oom": "",
+        "oom": 0,
+        "remove": "",
         **how,
     }
 

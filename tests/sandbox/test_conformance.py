@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from typing import Any
+import functools
+from collections.abc import Callable
 
 import pytest
 
@@ -14,7 +13,6 @@ from turnwise.sandbox import (
     Limits,
     Sandbox,
     SandboxClosed,
-    SandboxUnavailable,
     UnknownBackend,
     UnknownLanguage,
     UnsafePath,
@@ -22,36 +20,24 @@ from turnwise.sandbox import (
     open_sandbox,
 )
 
-OPTIONS: dict[str, dict[str, Any]] = {"process": {"allow_unsafe": True}}
 Open = Callable[..., Sandbox]
 
 
 @pytest.fixture(params=backends())
-def opened(request: pytest.FixtureRequest) -> Iterator[Open]:
-    """Open a sandbox of each backend; it is closed after the test."""
-    boxes: list[Sandbox] = []
-
-    def add(
-        limits: Limits | None = None, files: dict[str, str | bytes] | None = None, **options: Any
-    ) -> Sandbox:
-        try:
-            boxes.append(
-                open_sandbox(request.param, limits, files, **OPTIONS.get(request.param, {}), **options)
-            )
-        except SandboxUnavailable as error:
-            if os.environ.get("CI") == "true":
-                raise
-            pytest.skip(str(error))
-        return boxes[-1]
-
-    yield add
-    for box in boxes:
-        box.close()
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
 
 
 @pytest.fixture
-def box(opened: Open) -> Sandbox:
-    return opened(Limits(wall_seconds=20))
+def opened(backend: str, open_on: Open) -> Open:
+    """Open a sandbox of the backend."""
+    return functools.partial(open_on, backend)
+
+
+@pytest.fixture
+def box(backend: str, empty_on: Callable[[str, Limits], Sandbox]) -> Sandbox:
+    return empty_on(backend, Limits(wall_seconds=20))
 
 
 def test_a_program_reads_its_input_and_writes_both_streams(box):
@@ -90,7 +76,7 @@ def test_the_warm_interpreter_behaves_as_a_new_one(box):
     code = (
         "import sys, os, atexit, threading, time\n"
         "atexit.register(lambda: print('atexit'))\n"
-        "threading.Thread(target=lambda: (time.sleep(0.05), print('thread'))).start()\n"
+        "threading.Thread(target=lambda: (threading.main_thread().join(), print('thread'))).start()\n"
         "print(__name__, os.path.basename(__file__), len(sys.argv), sys.path[0] == os.getcwd())\n"
         "class A: pass\n"
         "import pickle; print(type(pickle.loads(pickle.dumps(A()))).__name__)\n"
