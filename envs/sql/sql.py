@@ -81,7 +81,7 @@ class SQL(TurnEnv):
 
     def load_tasks(self) -> TaskSet:
         """The questions, and the databases that go with them."""
-        self._library = self._opened_library()
+        self.library = self._opened_library()
         if self.backend == "postgres":
             if self.dataset != "generated":
                 raise InvalidParameter(
@@ -97,7 +97,7 @@ class SQL(TurnEnv):
         elif self.server:
             raise InvalidParameter("server= belongs to backend='postgres'")
         self._rewards: dict[str, float] = {}
-        return self._library.tasks
+        return self.library.tasks
 
     def _opened_library(self) -> Library:
         for name, known in (("families", FAMILIES), ("domains", DOMAINS)):
@@ -125,8 +125,8 @@ class SQL(TurnEnv):
         assert self.task is not None
         name = self.task.data["database"]
         if self.backend == "postgres":
-            return _on_server(self._library.folder, name, self.server, self.timeout)
-        return _opened(self._library.folder, name, self.work, self.timeout)
+            return _on_server(self.library.folder, name, self.server, self.timeout)
+        return _opened(self.library.folder, name, self.work, self.timeout)
 
     def start(self, task: Task, rng: np.random.Generator) -> str:
         """Ask the question."""
@@ -290,7 +290,7 @@ class SQL(TurnEnv):
             table = tables[int(rng.integers(len(tables)))].name if tables else "?"
             argument = table if name == "describe" else f"SELECT * FROM {table}"
         else:
-            others = _asked(self._library.folder, self.task.split, self.task.data["database"])
+            others = _asked(self.library.folder, self.task.split, self.task.data["database"])
             argument = others[int(rng.integers(len(others)))]
         return self.write(Call(name, {self.tools[name].parameters[0]: argument}))
 

@@ -98,7 +98,9 @@ class SQLiteDatabase(Database):
     def __init__(self, path: Path, *, immutable: bool, work: int = 5_000_000, timeout: float = 5.0) -> None:
         self.path = path
         self._file = (str(path), immutable)
-        self.key = (str(path), work, timeout)
+        # What is remembered of a database, such as the rows of references, is not taken for that of a changed file.
+        age = 0 if immutable or not path.is_file() else path.stat().st_mtime_ns
+        self.key = (str(path), age, work, timeout)
         self._work, self._timeout = work, timeout
 
     def tables(self) -> Sequence[Table]:

@@ -293,7 +293,7 @@ def test_the_small_preset_is_short_enough_for_the_tiny_model() -> None:
 def test_sqlite_is_opened_for_reading_alone(tmp_path: Path) -> None:
     env = sql()
     env.reset(seed=0)
-    path = env._library.files(env.task.data["database"])[0]
+    path = env.library.files(env.task.data["database"])[0]
     before = path.read_bytes()
     for action in ("query[DELETE FROM pet]", "submit[DROP TABLE pet]"):
         env.reset(seed=0)

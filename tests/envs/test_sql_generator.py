@@ -19,7 +19,7 @@ from turnwise.envs.sql.partial import sketch
 @cache
 def library() -> Library:
     env: Any = tw.make("SQL-v1")
-    found: Library = env._library
+    found: Library = env.library
     return found
 
 

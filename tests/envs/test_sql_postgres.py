@@ -158,7 +158,7 @@ def test_every_reference_gives_the_same_rows_as_on_sqlite(env: Any) -> None:
         seen.add(task.family)
         env.reset(seed=0, options={"task": task.id})
         sql = task.reference[0]
-        for place, path in enumerate(env._library.files(task.data["database"])):
+        for place, path in enumerate(env.library.files(task.data["database"])):
             here, there = (
                 env._bases()[place].run(sql, 500),
                 SQLiteDatabase(path, immutable=True).run(sql, 500),
