@@ -248,11 +248,13 @@ def eval_command(overrides: tuple[str, ...]) -> None:
             )
             count = f"{done} of {total}" if total else "0"
             raise KeyboardInterrupt(f"interrupted after {count} episodes; {kept}") from None
-    _print_tables(tables(found))
+    _print_tables(tables(found, details=False))
     for note in notes(found):
         click.echo(note)
     if folder is not None:
-        click.echo(f"saved in {folder}")
+        click.echo(
+            f"saved in {folder}" + ("; report.md has every panel in detail" if len(panels) > 1 else "")
+        )
     if all(t.status == "failed" for t in found.trajectories):
         raise click.ClickException(f"every episode failed; the first: {found.trajectories[0].error}")
     if found.untrusted:
@@ -782,6 +784,8 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def _print_tables(tables: Sequence[ReportTable]) -> None:
     console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 120)  # a log has no edge
     for found in tables:
         table = Table(
             *map(escape, found.columns),

@@ -228,6 +228,7 @@ SUITES = sorted(path.stem for path in (FOLDER / "suite").glob("*.yaml"))
 
 @pytest.mark.parametrize("name", SUITES)
 def test_a_shipped_suite_holds_tasks_of_what_is_registered(name):
+    assert suite(name)
     for panel in suite(name):
         env = make(panel.env, format=panel.format, **panel.parameters)
         assert panel.number is not None

@@ -35,8 +35,8 @@ def _short_estimate(e: Estimate) -> str:
     return f"{e.value:.3f} ({e.low:.2f}-{e.high:.2f})"
 
 
-def tables(evaluation: Evaluation) -> list[Table]:
-    """What there is to show: one panel in detail, or several beside each other with their details behind."""
+def tables(evaluation: Evaluation, *, details: bool = True) -> list[Table]:
+    """What there is to show: one panel in detail, or several beside each other with, on request, their details behind."""
     every = evaluation.figures
     if len(every) == 1:
         ((name, only),) = every.items()
@@ -65,7 +65,7 @@ def tables(evaluation: Evaluation) -> list[Table]:
     ]
     columns = ["panel", "tasks", "success (95 %)", "score", "turns", "invalid", "failed"]
     found = [Table(f"{evaluation.agent} on {len(every)} panels", columns, [*rows, whole])]
-    for name, f in every.items():
+    for name, f in every.items() if details else ():
         found += [part._replace(title=f"{name}: {part.title}") for part in _parts(f)]
     return found
 
@@ -143,7 +143,7 @@ def _parts(f: Figures) -> list[Table]:
     columns = ["", "tasks", "success (95 %)", "score", "turns", "invalid", "failed"]
     found = []
     for title, parts in (("by difficulty", f.by_difficulty), ("by family", f.by_family)):
-        if parts:
+        if len(parts) > 1:
             rows = [
                 [
                     name or "(unknown)",
