@@ -391,10 +391,11 @@ def _begin_or_go_on(config: EvalConfig, folder: Path) -> None:
     from .configs.schema import EvalConfig
 
     before = saved_config(EvalConfig, folder)
-    if before is not None:
+    begun = (folder / FILE).exists()
+    if before is not None and begun and (folder / FILE).stat().st_size:
         refuse_changes(before, config, str(folder))
         return
-    if (folder / FILE).exists():
+    if before is None and begun:
         raise UsageError(
             f"{folder} already holds trajectories that no `turnwise eval` left there; choose another folder with out="
         )

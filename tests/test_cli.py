@@ -90,7 +90,10 @@ def test_envs_lists_every_id_with_its_first_sentence():
     assert "Walk over a frozen lake" in lines[0]
 
 
-@pytest.mark.parametrize("command", ["", "envs", "check", "play", "eval", "train"])
+@pytest.mark.parametrize(
+    "command",
+    ["", "envs", "check", "play", "eval", "eval-compare", "rescore", "compare", "eval-rewards", "train"],
+)
 def test_help_shows_examples(command):
     result = call(*command.split(), "--help")
     assert result.exit_code == 0
@@ -255,6 +258,14 @@ def test_eval_of_a_finished_folder_plays_nothing_and_says_the_same(tmp_path):
         assert result.exit_code == 0, result.output
         assert next(line for line in first.stdout.splitlines() if "success" in line) in result.stdout
     assert (tmp_path / "trajectories.jsonl").read_bytes() == before
+
+
+def test_a_command_that_was_wrong_leaves_nothing_that_the_right_one_would_be_held_to(tmp_path):
+    wrong = call("eval", "env=frozen_lake", "split=tset", f"out={tmp_path / 'o'}")
+    assert wrong.exit_code == 2
+    right = call("eval", "env=frozen_lake", "split=val", "episodes=4", f"out={tmp_path / 'o'}")
+    assert right.exit_code == 0, right.output
+    assert "split: val" in (tmp_path / "o" / "config.yaml").read_text()
 
 
 def test_eval_does_not_write_among_trajectories_that_are_not_its_own(tmp_path):

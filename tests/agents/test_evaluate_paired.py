@@ -71,7 +71,7 @@ def test_the_permutation_test_by_hand() -> None:
 def test_there_is_no_difference_where_there_is_none_nineteen_times_of_twenty() -> None:
     rng = np.random.default_rng(1)
     clear = {"success": 0, "score": 0}
-    for _ in range(200):
+    for _ in range(120):
         ease = rng.random(40)  # tasks differ, agents do not; two attempts each
         first, second = (
             [episode(i, float(rng.random() < ease[i]), sample=s) for i in range(40) for s in range(2)]
@@ -80,7 +80,7 @@ def test_there_is_no_difference_where_there_is_none_nineteen_times_of_twenty() -
         (found,) = compare_evaluations(first, second).comparisons
         clear["success"] += found.success.clear
         clear["score"] += found.score.clear
-    assert max(clear.values()) <= 20  # 10 are to be expected
+    assert max(clear.values()) <= 13  # 6 are to be expected
 
 
 def test_environments_are_compared_apart_and_together_and_what_one_side_lacks_is_counted() -> None:

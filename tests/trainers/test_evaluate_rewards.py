@@ -63,14 +63,14 @@ def made(tasks: int, copies: int = 4, turns: int = 5, seed: int = 0) -> list[Lab
 
 
 def test_an_oracle_scores_one_and_random_numbers_chance() -> None:
-    found = evaluate_sources(made(400), {})
+    found = evaluate_sources(made(250), {})
     oracle, chance = found.rows
     assert (oracle.step_accuracy, oracle.auc, oracle.first_error_f1) == (1.0, 1.0, 1.0)
     assert (oracle.best_of_n, oracle.rank_correlation) == pytest.approx((1.0, 1.0))
     assert (oracle.ece, oracle.brier) == (0.0, 0.0)
     assert oracle.found == {"deduction": 1.0}
-    assert chance.step_accuracy == pytest.approx(0.5, abs=0.04)
-    assert chance.auc == pytest.approx(0.5, abs=0.04)
+    assert chance.step_accuracy == pytest.approx(0.5, abs=0.05)
+    assert chance.auc == pytest.approx(0.5, abs=0.05)
     assert chance.best_of_n == pytest.approx(1 / 5, abs=0.07)
     assert chance.rank_correlation == pytest.approx(0.0, abs=0.06)
     # Who knows nothing but the share of right turns is off by its variance.

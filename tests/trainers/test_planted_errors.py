@@ -27,14 +27,14 @@ def env_of(env_id: str) -> tw.TurnEnv:
 @pytest.fixture(scope="module", params=ENVS)
 def data(request: Any) -> tuple[tw.TurnEnv, list[Labelled]]:
     env = env_of(request.param)
-    episodes = env.rollout(tw.agents.ExpertAgent(), 8, split="test").trajectories
+    episodes = env.rollout(tw.agents.ExpertAgent(), 5, split="test").trajectories
     return env, planted(env, episodes)
 
 
 def test_successes_of_the_expert_are_right_in_every_turn(data: tuple[tw.TurnEnv, list[Labelled]]) -> None:
     _, found = data
     whole = [d for d in found if d.pattern is None]
-    assert len(whole) == 8
+    assert len(whole) == 5
     assert all(all(d.right) and d.error is None and d.trajectory.success for d in whole)
 
 
@@ -86,7 +86,7 @@ def test_an_error_is_what_its_pattern_says(data: tuple[tw.TurnEnv, list[Labelled
 
 
 def test_the_same_seed_plants_the_same_errors_and_leaves_the_episodes_alone() -> None:
-    env = env_of("Sokoban-v1")
+    env = env_of("FrozenLake-v1")
     episodes = env.rollout(tw.agents.ExpertAgent(), 4, split="test").trajectories
     before = [t.to_json() for t in episodes]
     first, again, other = (planted(env, episodes, seed=s) for s in (0, 0, 1))
