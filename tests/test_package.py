@@ -161,6 +161,11 @@ def test_the_wheel_works_in_a_clean_environment_elsewhere(version, wheel, tmp_pa
     assert json.loads((tmp_path / "o" / "summary.json").read_text())["success"] == 1.0
     played = run(binaries / "python", "-m", "turnwise", "play", "FrozenLake-v1", cwd=tmp_path, check=False)
     assert "turn 1 of 12" in played.stdout
+    viewing = run(binaries / "turnwise", "view", "o", cwd=tmp_path, check=False)
+    assert viewing.returncode == 2
+    assert "pip install 'turnwise[viewer]'" in viewing.stderr
+    page = "from importlib.resources import files; print((files('turnwise.agents.viewer') / 'static/index.html').read_text())"
+    assert "app.js" in python(page, tmp_path, binaries / "python")
     training = run(binaries / "turnwise", "train", cwd=tmp_path, check=False)
     assert training.returncode == 2
     assert "pip install 'turnwise[train]'" in training.stderr

@@ -6,7 +6,8 @@ import base64
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,9 +71,8 @@ def export(
     state = api.state()
     curves = api.curves(state["metrics"])
     about = {"date": time.strftime("%Y-%m-%d"), "matched": len(selection.numbers)}
-    fixed = {"about": about, "state": {**state, "progress": 1.0}, "curves": curves}
     size = (
-        len(_written(fixed))
+        len(_written([about, state, curves]))
         + sum(len(read_static(f"{name}.js")) for name in _MODULES)
         + len(read_static("style.css"))
     )
@@ -99,11 +99,29 @@ def export(
     for kept in trajectories.values():
         for name in ("group", "elsewhere"):
             kept[name] = [row for row in kept[name] if row["at"] in trajectories]
-    data = {**fixed, "rows": rows, "trajectories": trajectories, "tokens": tokens}
+    state |= {"progress": 1.0, "total": len(rows), "facets": _facets(rows, state["facets"])}
+    data = {
+        "about": about,
+        "state": state,
+        "curves": curves,
+        "rows": rows,
+        "trajectories": trajectories,
+        "tokens": tokens,
+    }
     page = _page(_written(data))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(page)
     return Exported(len(rows), len(selection.numbers), len(page))
+
+
+def _facets(rows: list[dict[str, Any]], fields: Iterable[str]) -> dict[str, list[list[Any]]]:
+    """Which values the fields have in these rows, and how often, as the server's state has them."""
+    found: dict[str, list[list[Any]]] = {}
+    for field in fields:
+        values = [("yes" if row[field] else "no") if field == "success" else row[field] for row in rows]
+        counts = Counter(value for value in values if value not in ("", None))
+        found[field] = [list(pair) for pair in sorted(counts.items())]
+    return found
 
 
 def _without_prompts(whole: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,10 +100,13 @@ class FileIndex:
     def __init__(self, path: Path, texts: Texts) -> None:
         self.path = path
         self._texts = texts
+        self._parts: list[np.ndarray] = []
+        self._lock = threading.Lock()
         self._reset()
 
     def _reset(self) -> None:
-        self._parts: list[np.ndarray] = []
+        with self._lock:
+            self._parts = []
         self.end = 0
         self.stamp: Stamp | None = None
         self.print = b""
@@ -110,9 +114,10 @@ class FileIndex:
     @property
     def rows(self) -> np.ndarray:
         """What is scanned so far."""
-        if len(self._parts) != 1:
-            self._parts = [np.concatenate(self._parts) if self._parts else np.empty(0, ROW)]
-        return self._parts[0]
+        with self._lock:  # one thread scans, others read
+            if len(self._parts) != 1:
+                self._parts = [np.concatenate(self._parts) if self._parts else np.empty(0, ROW)]
+            return self._parts[0]
 
     @property
     def rest(self) -> int:
@@ -166,7 +171,8 @@ class FileIndex:
             if stop > start:
                 found.append(self._row(data, start, stop))
             start = stop + 1
-        self._parts.append(np.array(found, ROW))
+        with self._lock:
+            self._parts.append(np.array(found, ROW))
         self.end += len(data)
 
     def _row(self, data: bytes, start: int, stop: int) -> tuple[Any, ...]:

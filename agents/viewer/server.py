@@ -90,7 +90,7 @@ class Api:
         self._searching: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    def state(self, version: int = 0) -> dict[str, Any]:
+    def state(self, version: int | None = None) -> dict[str, Any]:
         """Everything but rows: what there is, how far the index has come, and which values the fields have.
 
         Args:
@@ -125,13 +125,9 @@ class Api:
         runs = [
             {
                 "name": run.name,
-                "path": str(run.path),
                 "steps": len(run.metrics),
                 "planned": run.config.get("trainer.steps"),
                 "ended": (run.path / "summary.json").exists(),
-                "config": {
-                    k: v for k, v in run.config.items() if isinstance(v, (str, int, float, bool, list))
-                },
             }
             for run in list(self.library.runs.values())
         ]
@@ -476,7 +472,7 @@ class Viewer:
         routes = [
             Route("/", static),
             Route("/static/{name}", static),
-            Route("/api/state", answer(lambda r: api.state(number(r, "version", 0)))),
+            Route("/api/state", answer(lambda r: api.state(number(r, "version", -1)))),
             Route(
                 "/api/rows",
                 answer(

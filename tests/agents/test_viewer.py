@@ -202,6 +202,28 @@ def test_a_line_being_written_waits_for_its_end(tmp_path: Path) -> None:
     assert index.rest == 0
 
 
+def test_rows_may_be_read_while_a_file_is_scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("turnwise.agents.viewer.index.BLOCK", 500)
+    found = episodes(400)
+    write_trajectories(tmp_path / "t.jsonl", found)
+    texts = Texts()
+    index = FileIndex(tmp_path / "t.jsonl", texts)
+    over = threading.Event()
+
+    def read() -> None:
+        while not over.is_set():
+            assert len(index.rows) <= len(found)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for thread in readers:
+        thread.start()
+    list(index.scan())
+    over.set()
+    for thread in readers:
+        thread.join()
+    assert rows_of(index, texts) == [as_row(t) for t in found]
+
+
 def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     texts = Texts()
@@ -706,6 +728,17 @@ def test_the_server_answers_this_machine_alone_and_forbids_all_but_itself(tmp_pa
         viewer.close()
 
 
+def test_a_page_that_comes_before_the_first_look_at_the_files_is_told_everything(tmp_path: Path) -> None:
+    held = Library([make_run(tmp_path / "a")])
+    assert held.snapshot.version == 0
+    first = Api(held).state()
+    assert (first["version"], first["total"]) == (0, 0)
+    assert "success" in first["metrics"]
+    assert Api(held).state(0) == {"version": 0}
+    held.refresh()
+    assert Api(held).state(0)["total"] == 24
+
+
 def test_a_port_that_is_taken_is_a_message(tmp_path: Path) -> None:
     held = Library([make_run(tmp_path / "a")])
     viewer = server.Viewer(held)
@@ -728,6 +761,13 @@ def test_an_export_keeps_to_its_limits_and_holds_no_markup_of_others(tmp_path: P
     text = page.read_text()
     assert text.count("<script") == 2, "the trajectories hold <script> too"
     assert "import " not in text.partition('<script type="module">')[2].partition("\n")[0]
+    data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    assert sum(count for _, count in data["state"]["facets"]["success"]) == 5, (
+        "counts are of what is in the page"
+    )
+    assert str(tmp_path) not in json.dumps(data["state"]), (
+        "whoever gets the page need not know where the run lies"
+    )
     smaller = export(held, page, limit=1000, most_bytes=written.bytes)
     assert smaller.trajectories < smaller.matched
     assert page.stat().st_size <= written.bytes

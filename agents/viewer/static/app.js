@@ -75,7 +75,7 @@ function drawBar() {
       const here = route && (route.name === name || (name === "table" && route.name !== "curves"));
       return h("a", { href, "aria-current": here ? "page" : null }, label);
     })),
-    h("span", { class: "what" }, runs.length === 1 ? runs[0].name : runs.length ? `${runs.length} runs` : ""),
+    h("span", { class: "what" }, runs.length === 1 ? [runs[0].name, course(runs[0])] : runs.length ? `${runs.length} runs` : ""),
     h("span", { class: "space" }),
     exported ? h("span", { class: "live still" }, `exported ${about.date}`)
       : progress < 1 ? h("span", { class: "live busy" }, h("i"), `indexing ${Math.floor(100 * progress)} %`)
@@ -84,6 +84,8 @@ function drawBar() {
     h("button", { class: "quiet key", title: "Keys (?)", "aria-label": "Keys and filters", onclick: help }, "?"),
   );
 }
+
+const course = (run) => (run.steps && run.planned && !run.ended ? `, step ${run.steps} of ${run.planned}` : "");
 
 function notice(problems, error = "") {
   const seen = problems.slice(0, 4);
@@ -96,7 +98,7 @@ function notice(problems, error = "") {
 
 async function look() {
   try {
-    const answer = await api("state", { version: shared.state?.version ?? 0 });
+    const answer = await api("state", shared.state === null ? {} : { version: shared.state.version });
     const changed = shared.state === null || answer.version !== shared.state.version;
     if (changed) {
       const first = shared.state === null;

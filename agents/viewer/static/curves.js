@@ -12,14 +12,19 @@ const SECTIONS = [
 ];
 const MARGIN = { left: 44, right: 10, top: 8, bottom: 22 };
 const HEIGHT = 176;
+const WINDOW = 10;
 
 export function curvesPage(page, _route, shared) {
-  let closed = false, every = false, words = "", asked = 0, last = null;
+  let closed = false, every = false, smooth = false, words = "", asked = 0, last = null;
   const search = h("input", { type: "search", class: "filter", placeholder: "Find a metric", "aria-label": "Find a metric", oninput: () => { words = search.value.toLowerCase(); load(); } });
   const toggle = h("button", { class: "quiet", "aria-pressed": "false", onclick: () => { every = !every; toggle.setAttribute("aria-pressed", String(every)); toggle.textContent = every ? "Main metrics" : "All metrics"; load(); } }, "All metrics");
+  const smoother = h("button", {
+    class: "quiet", "aria-pressed": "false", title: `Running mean over ${WINDOW} points`,
+    onclick: () => { smooth = !smooth; smoother.setAttribute("aria-pressed", String(smooth)); if (last) draw(...last); },
+  }, "Smooth");
   const legend = h("div", { class: "legend-groups" });
   const charts = h("div", { class: "charts" }, h("p", { class: "soft wait" }, "Reading…"));
-  page.append(h("div", { class: "tools" }, search, toggle), legend, charts);
+  page.append(h("div", { class: "tools" }, search, toggle, smoother), legend, charts);
 
   function wanted() {
     const names = shared.state?.metrics ?? [];
@@ -54,7 +59,7 @@ export function curvesPage(page, _route, shared) {
     const width = chartWidth();
     put(charts, ...sections.filter(([, list]) => list.length).flatMap(([title, list]) => [
       title ? h("h2", {}, title) : "",
-      h("div", { class: "chart-grid" }, list.map((name) => chart(name, groups, curves[name] ?? [], width))),
+      h("div", { class: "chart-grid" }, list.map((name) => chart(name, groups, smooth ? (curves[name] ?? []).map(smoothed) : curves[name] ?? [], width))),
     ]));
   }
 
@@ -138,6 +143,15 @@ export function chart(name, groups, curves, width) {
   drawing.append(s("title", {}, "Click to see the trajectories of a step"));
   frame.append(drawing);
   return frame;
+}
+
+/** The running mean of everything that a curve has, over the last points; as many as there are at its beginning. */
+function smoothed(curve) {
+  const running = (values) => values.map((v, n) => {
+    const known = values.slice(Math.max(0, n - WINDOW + 1), n + 1).filter((w) => w !== null);
+    return v === null ? null : known.reduce((a, b) => a + b, 0) / known.length;
+  });
+  return { ...curve, mean: running(curve.mean), low: running(curve.low), high: running(curve.high), runs: curve.runs.map(running) };
 }
 
 const clamp = (v, low, high) => Math.max(low, Math.min(high, v));
