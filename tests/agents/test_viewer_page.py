@@ -169,6 +169,38 @@ def test_it_opens_with_curves_and_a_click_on_a_step_leads_to_its_trajectories(vi
     assert page.locator(".figures b").first.inner_text() == "12"
 
 
+def test_every_metric_is_drawn_whatever_its_values(viewed: Any, run: Path) -> None:
+    odd = {
+        "nearly": lambda n: 0.1 + 1e-17 * n,
+        "equal": lambda n: 256.0,
+        "zero": lambda n: 0.0,
+        "tiny": lambda n: 1e-300 * n,
+        "huge": lambda n: 1e300 * (-1) ** n,
+        "close": lambda n: 1e6 + 1e-9 * n,
+        "below": lambda n: -3.0 - n,
+        "missing": lambda n: None if n % 2 else 1.0 * n,
+        "once": lambda n: 2.0 if n == 4 else None,
+        "reward/x/mean": lambda n: n / 3,
+    }
+    lines = [{"step": n, **{name: value(n) for name, value in odd.items()}} for n in range(1, 9)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = viewed(run)
+    page.get_by_role("button", name="All metrics").click()
+    until(page, f"document.querySelectorAll('figure.chart path.curve').length === {len(odd)}")
+    page.get_by_role("button", name="Smooth").click()
+    drawn = page.locator("figure.chart svg").evaluate_all("all => all.map(e => e.outerHTML).join()")
+    assert "NaN" not in drawn
+    assert "Infinity" not in drawn
+    assert (
+        page.locator("figure.chart svg").evaluate_all(
+            "all => Math.max(...all.map(e => e.querySelectorAll('.tick').length))"
+        )
+        <= 12
+    )
+    page.get_by_label("Find a metric").fill("near")
+    until(page, "document.querySelectorAll('figure.chart').length === 1")
+
+
 def test_filters_narrow_the_table_and_stand_in_the_address(viewed: Any, run: Path) -> None:
     page = viewed(run, at="#/trajectories")
     rows(page).first.wait_for()

@@ -178,11 +178,12 @@ function* stretches(values) {
 
 /** Round limits around the values, and three to six ticks. */
 function nice(min, max) {
-  if (min === max) { const room = Math.abs(min) || 1; min -= room / 2; max += room / 2; }
+  // Values that differ in their last digits alone are one value.
+  if (max - min <= 1e-9 * Math.max(Math.abs(min), Math.abs(max))) { const room = Math.abs(min) || 1; min -= room / 2; max += room / 2; }
   const rough = (max - min) / 4, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((v) => v >= rough);
   const low = Math.floor(min / step + 1e-9) * step, high = Math.ceil(max / step - 1e-9) * step;
   const ticks = [];
-  for (let v = low; v <= high + step / 2; v += step) ticks.push(Math.abs(v) < step / 1e6 ? 0 : v);
+  for (let n = 0; n <= Math.round((high - low) / step); n++) ticks.push(Math.abs(low + n * step) < step / 1e6 ? 0 : low + n * step);
   return [low, high, ticks];
 }
