@@ -526,6 +526,21 @@ def test_the_initial_model_reads_a_step_once():
     score(source, second, models(policy))
     score(source, second, models(policy, temperature=0.5))
     assert len(calls) == 2
+    # Other tokens in the same places are other tokens, and another initial model is another model.
+    others = [
+        dataclasses.replace(
+            t, turns=[dataclasses.replace(u, action_ids=[a % 5 + 1 for a in u.action_ids]) for u in t.turns]
+        )
+        for t in second
+    ]
+    score(source, others, models(policy, temperature=0.5))
+    assert len(calls) == 3
+    elsewhere = build("implicit_prm", reference="initial")
+    score(elsewhere, first, models(model(1)))
+    source.load_state_dict(elsewhere.state_dict())
+    assert score(source, others, models(policy, temperature=0.5)) == score(
+        elsewhere, others, models(policy, temperature=0.5)
+    )
 
 
 @settings(max_examples=60, deadline=None)

@@ -919,6 +919,18 @@ def test_an_empty_reference_gives_no_number_one_message_and_a_count(caplog):
     assert "'empty'" in caplog.text
 
 
+def test_a_tokenizer_that_merges_the_border_is_scored_told_once_and_counted(caplog):
+    env, tokenizer = Quiz(format="bracket"), _tokenizer(merges=[("[", "P")])
+    source = build("info_gain")
+    played = [_played(env, tokenizer, ["search[x]", "answer[y]"]) for _ in range(2)]
+    with caplog.at_level(logging.WARNING):
+        found = _score(source, played, _models(env, tokenizer))
+    assert found[0][0] is not None
+    assert source.counters["merged"] == 2
+    assert len(caplog.records) == 1
+    assert "merges an accepted answer" in caplog.text
+
+
 def test_a_full_context_gives_no_number_and_a_count(caplog):
     env, tokenizer = Quiz(format="bracket"), _tokenizer()
     trajectory = _played(env, tokenizer, ["search[x]", "search[y]", "search[z]", "answer[y]"])

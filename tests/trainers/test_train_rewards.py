@@ -65,8 +65,9 @@ def test_information_gain_is_paid_and_every_turn_carries_its_number(tmp_path):
     folder = run(tmp_path / "run", ["env", "info_gain"])
     for t in tw.read_trajectories(folder / "trajectories" / "step-1.jsonl"):
         assert all("env" in turn.rewards for turn in t.turns)
-    turns = [turn for t in tw.read_trajectories(folder / "trajectories" / "step-1.jsonl") for turn in t.turns]
-    assert any("info_gain" in turn.rewards for turn in turns)
+        for turn in t.turns[:-1]:
+            assert turn.rewards.keys() == {"env", "info_gain", "info_gain/normalised"}
+        assert "info_gain" not in t.turns[-1].rewards
     assert all(m["reward/info_gain/seconds"] > 0 for m in metrics(folder))
 
 
@@ -93,10 +94,11 @@ def test_a_run_with_a_process_reward_model_resumes_bit_for_bit(tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_the_environment_alone_as_a_source_changes_nothing(tmp_path):
-    named = run(tmp_path / "named", ["env"])
-    weighed = run(tmp_path / "weighed", [{"name": "env", "weight": 1.0}])
-    one, other = weights(named, 3), weights(weighed, 3)
+def test_a_source_without_weight_changes_no_weight_of_the_policy(tmp_path):
+    alone = run(tmp_path / "alone", ["env"], steps=2)
+    beside = run(tmp_path / "beside", ["env", {"name": "grounding", "weight": 0.0}], steps=2)
+    assert metrics(beside)[0]["reward/grounding/weight"] == 0.0
+    one, other = weights(alone, 2), weights(beside, 2)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
