@@ -20,7 +20,8 @@ seconds of rounds in which each way has one turn: medians, and the median over t
 above, optimizers included.
 
 `judge`: 512 trajectories of 8 turns, a server in a process of its own that answers at once or after 50 ms. `bare` sends the same
-requests over 64 open sockets and looks at nothing that comes back. Wall seconds, so leave the machine alone meanwhile.
+requests over 64 open sockets and looks at nothing that comes back. Wall seconds, so leave the machine alone meanwhile; the
+processor time of the client is there too.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import multiprocessing
 import random
 import re
@@ -107,7 +109,7 @@ def run(way: str, turns: int, threads: int, answers: Any) -> None:
     contexts, probes = episodes(turns)
     forced_log_probs(policy, contexts[:1], probes[:1], **WAYS[way])
     before = peak_memory()
-    best = float("inf")
+    best = math.inf
     for _ in range(1 if way == "alone" else 3):
         began = time.process_time()
         found = forced_log_probs(policy, contexts, probes, **WAYS[way])
@@ -301,21 +303,21 @@ def judge(_: int) -> None:
         server = spawn.Process(target=serve, args=(delay, port), daemon=True)
         server.start()
         number = port.get()
-        took = {"bare": float("inf"), "judge": float("inf")}
+        took = {"bare": [math.inf, math.inf], "judge": [math.inf, math.inf]}
         for _ in range(3):
             source = build("judge", url=f"http://127.0.0.1:{number}/v1", model="m", concurrency=AT_ONCE)
-            began = time.perf_counter()
-            asyncio.run(bare(number, bodies))
-            took["bare"] = min(took["bare"], time.perf_counter() - began)
-            began = time.perf_counter()
-            scores = asyncio.run(source.score(trajectories, models))
-            took["judge"] = min(took["judge"], time.perf_counter() - began)
+            for way, what in (("bare", bare(number, bodies)), ("judge", source.score(trajectories, models))):
+                began = time.perf_counter(), time.process_time()
+                scores = asyncio.run(what)
+                ended = time.perf_counter(), time.process_time()
+                took[way] = [min(b, e - s) for b, s, e in zip(took[way], began, ended, strict=True)]
             assert scores == [[0.0] * 8] * JUDGED
         server.terminate()
-        rates = {way: JUDGED / seconds for way, seconds in took.items()}
+        (bare_wall, bare_cpu), (wall, cpu) = took["bare"], took["judge"]
         print(
-            f"  a server that takes {1000 * delay:.0f} ms: bare {rates['bare']:.0f}, judge {rates['judge']:.0f} calls per"
-            f" second ({rates['judge'] / rates['bare']:.0%})"
+            f"  a server that takes {1000 * delay:.0f} ms: bare {JUDGED / bare_wall:.0f}, judge {JUDGED / wall:.0f} calls per"
+            f" second ({bare_wall / wall:.0%}); the client's own {1e6 * bare_cpu / JUDGED:.0f} and"
+            f" {1e6 * cpu / JUDGED:.0f} microseconds of a processor per call"
         )
 
 

@@ -408,7 +408,8 @@ def test_a_step_is_as_long_as_rate_clip_and_epochs_say(options, largest):
     policy = model(0)
     trajectories = play(policy, 8)
     source = build("implicit_prm", **options)
-    source.update(trajectories, collate(trajectories), models(policy, lr=1e-3))
+    metrics = source.update(trajectories, collate(trajectories), models(policy, lr=1e-3))
+    assert metrics["loss"] == pytest.approx(math.log(2), abs=1e-6)  # of before the first of its steps
     learned = source.state_dict()["model"]["model"]
     moved = max((learned[k] - v).abs().max().item() for k, v in policy.state_dict().items())
     assert 0.6 * largest < moved < 1.1 * largest if largest > 1e-6 else moved < largest
@@ -454,6 +455,20 @@ def test_a_group_without_winner_or_loser_makes_no_pair_and_no_update_and_is_coun
     assert source.update(trajectories, collate(trajectories), models(policy))["pairs"] == 3.0
     assert source.counters["groups_without_pair"] == 1
     assert caplog.text.count("no success or no failure") == 1
+
+
+def test_a_group_that_teaches_nothing_is_not_run():
+    policy = model(0)
+    trajectories = play(policy, 8, 4, rule=lambda _: True)
+    trajectories[0].success = False
+    source = build("implicit_prm")
+    score(source, trajectories, models(policy))
+    ran = []
+    source._learner.active().__enter__().register_forward_pre_hook(
+        lambda _, __, given: ran.append(len(given["input_ids"])), with_kwargs=True
+    )
+    source.update(trajectories, collate(trajectories), models(policy))
+    assert sum(ran) == 4
 
 
 def test_graded_outcomes_win_above_the_threshold():
