@@ -475,6 +475,14 @@ def test_learned_values_telescope_and_have_not_seen_the_action():
     assert other == [pytest.approx(row, abs=1e-6) for row in scores]
 
 
+def test_a_learned_value_is_kept_within_what_a_score_can_be():
+    source, trajectories = build("value_progress"), play(4, 0)
+    for said, value in ((7.0, 1.0), (-7.0, 0.0)):
+        source._head = lambda features, said=said: torch.full((len(features),), said, dtype=torch.float64)
+        found = asyncio.run(source.score(trajectories, Models(policy=policy(), **LEARNERS)))
+        assert found == [[0.0] * (len(t.turns) - 1) + [t.score - value] for t in trajectories]
+
+
 @pytest.mark.parametrize("name", ["spa", "value_progress"])
 def test_a_checkpoint_of_a_head_goes_on_bit_for_bit(name, tmp_path):
     model, steps = policy(), [play(16, seed) for seed in range(4)]
