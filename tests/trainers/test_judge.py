@@ -272,6 +272,7 @@ def test_a_judge_that_lies_about_its_format_is_never_paid(caplog):
             (200, {}, b"not json"),
             (200, {}, b'{"choices": []}'),
             (200, {}, b'{"choices": [{"message": {"content": null}}]}'),
+            (200, {}, b'{"choices": [{"message": {"content": 7}}]}'),
             (200, {}, b"[" * 100_000),
         ]
     )

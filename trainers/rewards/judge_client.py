@@ -221,8 +221,9 @@ class JudgeClient:
             raise MalformedReply(f"not a chat completion: {content[:200]!r}") from error
         usage = reply.get("usage")
         counted = usage.get("total_tokens") if isinstance(usage, dict) else None
-        estimated = (len(json.dumps(body["messages"])) + len(text or "")) // 4
-        self.tokens += counted if isinstance(counted, int) and counted >= 0 else estimated
+        if not isinstance(counted, int) or counted < 0:
+            counted = (len(json.dumps(body["messages"])) + len(str(text or ""))) // 4
+        self.tokens += counted
         if not isinstance(text, str):
             raise MalformedReply(f"the message of the reply has no text: {content[:200]!r}")
         return text
