@@ -115,6 +115,9 @@ class TrainerSection(Section):
     tasks_per_step: Positive = 16
     group_size: Positive = 8
     """Episodes per task; credit compares within a group."""
+    self_play: Literal["none", "current", "earlier"] = "none"
+    """Who sits in the other seat of a game: the environment's scripted opponent, the policy that is trained (which learns from
+    both seats), or that of the last checkpoint."""
     filter: Literal["none", "informative", "top_p"] = "none"
     """Which groups are learned from: all, those whose outcomes differ (DAPO), or those with the largest spread (RAGEN)."""
     filter_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9

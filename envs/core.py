@@ -363,6 +363,11 @@ class TurnEnv(gymnasium.Env[str, str]):
         return [*opening, {"role": "user", "content": observation}]
 
     @property
+    def role(self) -> str:
+        """The agent's seat in a game of several; empty in an environment for one."""
+        return ""
+
+    @property
     def observation_role(self) -> str:
         """Chat role of the observations that answer a call."""
         return self._format.observation_role

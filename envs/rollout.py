@@ -119,7 +119,7 @@ async def play(
             raise UsageError(f"{name} must be at least 1, got {value}")
     if timeout is not None and not timeout > 0:
         raise UsageError(f"timeout is a number of seconds above 0, got {timeout}")
-    act = _as_act(agent)
+    act = as_act(agent)
     pending = iter(enumerate(jobs))
     done: asyncio.Queue[tuple[int, Trajectory] | BaseException] = asyncio.Queue()
 
@@ -249,7 +249,12 @@ def _close(envs: Sequence[TurnEnv]) -> None:
             env.close()
 
 
-def _as_act(agent: AgentLike) -> Callable[[Conversation], Awaitable[Reply]]:
+def as_act(agent: AgentLike) -> Callable[[Conversation], Awaitable[Reply]]:
+    """The agent as one coroutine function, whatever form it has.
+
+    Raises:
+        UsageError: it is no agent.
+    """
     act: Any = getattr(agent, "act", agent)
     if not callable(act):
         raise UsageError(
@@ -325,7 +330,7 @@ async def _episode(
         assert env.task is not None
         trajectory.task_id, trajectory.split = env.task.id, env.task.split
         trajectory.family, trajectory.difficulty = env.task.family, env.task.difficulty
-        trajectory.reference = env.reference()
+        trajectory.role, trajectory.reference = env.role, env.reference()
         history = tuple(trajectory.turns)
         role = env.observation_role
         observations = [*(turn.observation for turn in history), observation]
@@ -349,26 +354,8 @@ async def _episode(
             seen = observation
             observation, reward, terminated, truncated, info = await seat.call(partial(env.step, text))
             answered = time.perf_counter()
-            call = info["call"]
             trajectory.turns.append(
-                Turn(
-                    observation=seen,
-                    action=text,
-                    tool=info["tool"],
-                    arguments=None if call is None else to_jsonable_python(call.arguments, fallback=repr),
-                    reward=reward,
-                    rewards={"env": reward},
-                    state_key=state_key if isinstance(state_key, str) else repr(state_key),
-                    invalid=info["invalid"],
-                    agent_seconds=acted - began,
-                    env_seconds=answered - acted,
-                    prompt_ids=list(reply.prompt_ids),
-                    action_ids=list(reply.action_ids),
-                    action_log_probs=list(reply.action_log_probs),
-                    input_tokens=reply.input_tokens,
-                    output_tokens=reply.output_tokens,
-                    cached_tokens=reply.cached_tokens,
-                )
+                recorded(seen, reply, reward, state_key, info, (acted - began, answered - acted))
             )
             conversation.append({"role": "assistant", "content": text})
             conversation.append({"role": role, "content": observation})
@@ -403,6 +390,45 @@ async def _episode(
         said = f"the episode took longer than {timeout} s" if clock.expired() else writable(str(error))
         trajectory.error = f"{type(error).__name__}: {said}"[:2000]
     return trajectory
+
+
+def recorded(
+    seen: str,
+    reply: Reply,
+    reward: float,
+    state_key: Hashable,
+    info: dict[str, Any],
+    seconds: tuple[float, float],
+) -> Turn:
+    """A turn as it stands in the trajectory.
+
+    Args:
+        seen: what the agent saw.
+        reply: what it answered.
+        reward: what `step` paid.
+        state_key: of the state before the turn.
+        info: of `step`.
+        seconds: wall time of the agent and of the environment.
+    """
+    call = info["call"]
+    return Turn(
+        observation=seen,
+        action=writable(reply.text),
+        tool=info["tool"],
+        arguments=None if call is None else to_jsonable_python(call.arguments, fallback=repr),
+        reward=reward,
+        rewards={"env": reward},
+        state_key=state_key if isinstance(state_key, str) else repr(state_key),
+        invalid=info["invalid"],
+        agent_seconds=seconds[0],
+        env_seconds=seconds[1],
+        prompt_ids=list(reply.prompt_ids),
+        action_ids=list(reply.action_ids),
+        action_log_probs=list(reply.action_log_probs),
+        input_tokens=reply.input_tokens,
+        output_tokens=reply.output_tokens,
+        cached_tokens=reply.cached_tokens,
+    )
 
 
 def _copied(turn: Turn) -> Turn:

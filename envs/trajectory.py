@@ -76,6 +76,7 @@ class Trajectory:
         sample: number within the group.
         family: the task's kind, empty where the environment has one kind.
         difficulty: name of the task's level, empty where tasks are not graded.
+        role: the seat in a game of several, empty in an environment for one.
         agent: name of the agent.
         agent_seed: seed of what the agent drew.
         status: `terminated` (the episode ended), `truncated` (a limit ended it), `failed` (the infrastructure broke).
@@ -103,6 +104,7 @@ class Trajectory:
     sample: int = 0
     family: str = ""
     difficulty: str = ""
+    role: str = ""
     agent: str = ""
     agent_seed: int = 0
     reference: list[str] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..envs import Trajectory
+from ..envs.rollout import agent_seed
 from .batch import TurnBatch
 
 
@@ -52,6 +53,7 @@ def collate(trajectories: Sequence[Trajectory]) -> TurnBatch:
         state=[[turn.state_key for turn in row] for row in turns],
         action=[[_action(turn.tool, turn.arguments, turn.action) for turn in row] for row in turns],
         observation=[[turn.observation for turn in row] for row in turns],
+        role=[agent_seed(t.role) for t in trajectories] if any(t.role for t in trajectories) else None,
         terminated=[t.status == "terminated" for t in trajectories],
         valid=valid,
         ids=[t.id for t in trajectories],

@@ -183,7 +183,7 @@ def test_a_line_of_the_second_version_is_read_for_ever() -> None:
         '"turns":[{"observation":"seen","action":"done","tool":"go","arguments":{"x":1},"reward":NaN,'
         '"rewards":{"env":1.0},"advantage":null,"state_key":"k","invalid":false,"agent_seconds":0.0,"env_seconds":0.0,'
         '"prompt_ids":[1],"action_ids":[2,3],"action_log_probs":[-0.5,-Infinity],"input_tokens":9,"output_tokens":2,'
-        '"cached_tokens":4}],"env_kwargs":{"size":4},"group":0,"sample":3,"family":"two hops","difficulty":"hard",'
+        '"cached_tokens":4}],"env_kwargs":{"size":4},"group":0,"sample":3,"family":"two hops","difficulty":"hard","role":"judge",'
         '"agent":"a","agent_seed":7,"reference":["yes"],"error":null,"attempts":1,"system":"s","final_observation":"f",'
         '"version":2}'
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ class RoleBaselines:
         bias_correction: divide by 1 - decay**n after n results, so that the first episodes are not compared with the
             initial 0; ours. The released code starts at 0 and needs about 60 episodes to forget it.
     """
+
+    gives: ClassVar[frozenset[str]] = frozenset({f"extra.{EXTRA}"})
 
     def __init__(self, *, decay: Discount = 0.95, bias_correction: bool = True):
         if not 0 <= decay < 1:

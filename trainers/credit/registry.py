@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -95,6 +95,9 @@ class CreditExists(CreditError):
 
 class Memory(Protocol):
     """What a scheme remembers between batches, held by the trainer: the scheme itself stays pure."""
+
+    gives: ClassVar[frozenset[str]]
+    """What `attach` adds to a batch, as in a scheme's `needs`."""
 
     def attach(self, batch: TurnBatch) -> TurnBatch:
         """The batch with what is remembered so far in its `extra`; to be called before `compute`."""
@@ -223,8 +226,9 @@ def check(name: str, params: Mapping[str, Any], available: Collection[str] | Non
         if not scheme.params[key].allows(value):
             raise BadParameter(name, key, value, scheme.params[key].allowed)
     if available is not None:
+        remembered = scheme.memory.gives if scheme.memory is not None else frozenset()
         for need in scheme.all_needs(params):
-            if need not in available:
+            if need not in available and need not in remembered:
                 raise MissingInput(name, need)
     return scheme
 

@@ -38,7 +38,7 @@ from ..steps import (
     rollout_metrics,
     rows_in_loss,
 )
-from . import checkpoint
+from . import checkpoint, self_play
 from . import model as models
 from .critic import Critic
 from .readings import with_entropy
@@ -70,7 +70,6 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
         if "steps" in asked.model_fields_set:
             config.trainer.steps = max(asked.steps, config.trainer.steps)
     rewards = RewardPipeline(config.reward)
-    credit.check(config.credit.name, config.credit.parameters, AVAILABLE | rewards.provides)
     env = make(
         config.env.id,
         **{
@@ -79,6 +78,8 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
             **config.env.parameters,
         },
     )
+    seats = self_play.checked(config.trainer.self_play, env)
+    credit.check(config.credit.name, config.credit.parameters, AVAILABLE | rewards.provides | seats)
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     device = _device(config.trainer.device)
@@ -167,6 +168,23 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
         first, history = state["step"] + 1, state["history"]
         say(f"going on with {folder} at step {first}")
 
+    def earlier(saved: Path | None) -> LocalAgent | None:
+        """The policy of the last checkpoint, that of the start before there is one."""
+        if config.trainer.self_play != "earlier":
+            return None
+        frozen, _ = models.load(source, config.model, device=device, seed=config.seed, resume=saved)
+        return LocalAgent(
+            frozen.eval(),
+            tokenizer,
+            temperature=config.model.temperature,
+            top_p=config.model.top_p,
+            max_new_tokens=config.model.max_new_tokens,
+            max_context=config.model.max_context,
+            slots=config.trainer.concurrency,
+        )
+
+    rival = earlier(last)
+
     def evaluate(split: str) -> dict[str, float]:
         with autocast:
             result = _evaluate(env, student, config, split)
@@ -190,7 +208,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
             clock = _Clock()
 
             with clock("rollout"), autocast:
-                rollout, dropped = _rollouts(env, agent, config, step)
+                rollout, dropped = _rollouts(env, agent, rival, config, step)
 
             with clock("reward"):
                 batch = collate(rollout.trajectories)
@@ -329,6 +347,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
                     checkpoint.save(
                         checkpoints, step, model, tokenizer, saved, config.trainer.keep_checkpoints, extra
                     )
+                rival = earlier(checkpoint.latest(checkpoints))
 
             metrics["dropped_episodes"] = float(dropped)
             if buffer is not None:
@@ -380,8 +399,12 @@ def _half(dtype: str, device: torch.device) -> bool:
     return dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
 
 
-def _rollouts(env: TurnEnv, agent: LocalAgent, config: TrainConfig, step: int) -> tuple[RolloutResult, int]:
+def _rollouts(
+    env: TurnEnv, agent: LocalAgent, rival: LocalAgent | None, config: TrainConfig, step: int
+) -> tuple[RolloutResult, int]:
     """The episodes of a step: `group_size` each for `tasks_per_step` tasks of the train split that pass the filter.
+
+    In self-play with itself the policy learns from every seat, so that a step has the same number of episodes from fewer games.
 
     Returns them and how many episodes the filter dropped. Where no group passes, the last round is taken as it is: its
     credit is 0, and the step is seen in the metrics instead of missing.
@@ -392,12 +415,15 @@ def _rollouts(env: TurnEnv, agent: LocalAgent, config: TrainConfig, step: int) -
     while not wanted.done:
         jobs = [
             Job(agent_seed(config.seed, step, wanted.rounds, "task", g) % 2**31, None, "train", g, sample)
-            for g in range(trainer.tasks_per_step)
+            for g in range(trainer.tasks_per_step // (2 if trainer.self_play == "current" else 1))
             for sample in range(trainer.group_size)
         ]
         seed = agent_seed(config.seed, step, wanted.rounds)
         options: dict[str, Any] = {"concurrency": trainer.concurrency, "timeout": trainer.episode_timeout}
-        played = run_async(collect(env, agent, jobs, seed=seed, **options)).trajectories
+        if trainer.self_play == "none":
+            played = run_async(collect(env, agent, jobs, seed=seed, **options)).trajectories
+        else:
+            played = run_async(self_play.play(env, agent, rival, jobs, seed=seed, **options))
         outcome, group = [t.score for t in played], [t.group for t in played]
         valid = [t.status != "failed" for t in played]
         match trainer.filter:

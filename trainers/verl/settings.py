@@ -89,6 +89,7 @@ def check(config: TrainConfig) -> None:
     """
     trainer = config.trainer
     for key, off, instead in (
+        ("self_play", "none", "Use trainer=local."),
         ("filter", "none", "Use trainer=local, or leave it out: groups without a signal get credit 0."),
         ("max_rounds", 1, "It goes with trainer.filter."),
         ("replay_episodes", 0, "Use trainer=local."),
