@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import re
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
@@ -27,8 +28,7 @@ from .sandbox.errors import SandboxError
 if TYPE_CHECKING:
     from .agents import evaluate as evaluation
     from .agents.evaluate.report import Table as ReportTable
-    from .configs.schema import AgentSection, EnvSection, EvalConfig, FormatSection, PricesSection
-    from .envs import Agent
+    from .configs.schema import EnvSection, EvalConfig, FormatSection, PricesSection
     from .trainers.compare import Axis
 
 INTERRUPTED = 130
@@ -208,14 +208,16 @@ def eval_command(overrides: tuple[str, ...]) -> None:
       turnwise eval suite=core agent=expert
       turnwise eval env=sokoban agent=expert agent.noise=0.2 episodes=1000 attempts=4 out=runs/expert
       turnwise eval agent=local agent.path=runs/MY_RUN seed=1
+      turnwise eval env=search agent=openai agent.url=http://localhost:8000/v1 agent.model=NAME format=hermes
       turnwise eval env=HigherLower-v1 env.parameters.high=1000 format=hermes
     """
     from .agents.evaluate import evaluate
     from .agents.evaluate.report import notes, tables
+    from .trainers.agents import build_agent
 
     config = _eval_config(overrides)
     panels = _panels(config)
-    agent = _agent(config.agent, config.concurrency)
+    agent = build_agent(config.agent, slots=config.concurrency, loading=_quiet_transformers)
     folder = config.resume or config.out
     if folder is not None:
         _begin_or_go_on(config, Path(folder))
@@ -331,7 +333,8 @@ def _eval_config(overrides: Sequence[str]) -> EvalConfig:
 
     given = names_of(overrides)
     sections: dict[str, Any] = {}
-    run = given.get("agent.path")
+    # Of the agent, or of the agent that it is built around.
+    run = next((value for key, value in given.items() if re.fullmatch(r"agent(\.inner)*\.path", key)), None)
     if isinstance(run, str) and (trained := saved_config(TrainConfig, Path(run))) is not None:
         sections = {"env": trained.env.model_dump(), "format": trained.format.model_dump()}
     config = compose(EvalConfig, overrides, registered={"env": env_ids}, sections=sections)
@@ -694,59 +697,6 @@ def _setting(text: str) -> tuple[str, Any]:
 
 def _make(env: EnvSection, form: FormatSection) -> TurnEnv:
     return make(env.id, **{"format": form.name, "system_prompt": form.system_prompt, **env.parameters})
-
-
-def _agent(config: AgentSection, slots: int) -> Agent:
-    from . import agents
-
-    if config.name != "expert" and config.noise:
-        raise UsageError(f"agent.noise is for agent=expert, not for agent={config.name}")
-    if config.name != "local" and config.path is not None:
-        raise UsageError(f"agent.path is for agent=local, not for agent={config.name}")
-    match config.name:
-        case "random":
-            return agents.RandomAgent()
-        case "expert":
-            return agents.ExpertAgent(config.noise)
-        case "local":
-            return _local(config, slots)
-
-
-def _local(config: AgentSection, slots: int) -> Agent:
-    import torch
-
-    from .agents import LocalAgent
-
-    _quiet_transformers()
-    assert config.path is not None  # configs/agent/local.yaml demands it
-    path = _last_checkpoint(Path(config.path))
-    try:
-        return LocalAgent.from_pretrained(
-            str(path or config.path),
-            temperature=config.temperature,
-            top_p=config.top_p,
-            max_new_tokens=config.max_new_tokens,
-            slots=slots,
-            device="cuda" if torch.cuda.is_available() else None,
-        )
-    except OSError as error:
-        raise UsageError(
-            f"agent.path={config.path!r} is neither a run folder, nor a folder with a model, nor the name of one:"
-            f" {str(error).splitlines()[0]}"
-        ) from error
-
-
-def _last_checkpoint(run: Path) -> Path | None:
-    """The last whole checkpoint of a run folder; None for what is no run folder."""
-    from .trainers.local.checkpoint import latest
-
-    folder = run / "checkpoints"
-    if not folder.is_dir():
-        return None
-    last = latest(folder)
-    if last is None:
-        raise UsageError(f"{folder} holds no whole checkpoint; train longer, or name another run")
-    return last
 
 
 def _quiet_transformers() -> None:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__ as __version__  # a plain `import agents` from the root must fail
 from .expert import ExpertAgent
 from .human import HumanAgent
+from .openai import OpenAIAgent
 from .random import RandomAgent
 from .scripted import ScriptedAgent
 
 if TYPE_CHECKING:
     from .local import LocalAgent
 
-__all__ = ["ExpertAgent", "HumanAgent", "LocalAgent", "RandomAgent", "ScriptedAgent"]
+__all__ = ["ExpertAgent", "HumanAgent", "LocalAgent", "OpenAIAgent", "RandomAgent", "ScriptedAgent"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -264,7 +264,14 @@ def _explain(
     schema: type[BaseModel], where: tuple[int | str, ...], kind: str, message: str, value: Any
 ) -> str:
     """One line for one mistake that pydantic found."""
-    key = ".".join(map(str, where))
+    names, owner, kinds = _place(schema, where)
+    key = ".".join(names)
+    if kind == "union_tag_invalid" and isinstance(value, dict):
+        return f"{key}.name={value.get('name')!r} is wrong: {message[0].lower()}{message[1:]}"
+    if kind == "union_tag_not_found":
+        return f"{key}.name must be given: add {key}.name=VALUE"
+    if kind == "missing":
+        return f"{key} must be given: add {key}=VALUE"
     if kind != "extra_forbidden":
         hint = ""
         if kind == "string_type" and value is not None:
@@ -272,37 +279,72 @@ def _explain(
         elif kind == "list_type":
             hint = f"; write '{key}=[{value}]'"
         return f"{key}={value!r} is wrong: {message[0].lower()}{message[1:]}{hint}"
-    owner, leaf = ".".join(map(str, where[:-1])), str(where[-1])
-    keys = dict(_keys(schema))
-    siblings = [k for k, parent in keys.items() if parent == owner]
-    free = [k for k in siblings if owner and get_origin(_field(schema, k)) is dict]
+    around, leaf = ".".join(names[:-1]), names[-1]
+    keys = dict.fromkeys(_keys(schema))
+    own = {f"{around}.{name}" if around else name: f.annotation for name, f in owner.model_fields.items()}
+    free = [k for k, annotation in own.items() if around and get_origin(annotation) is dict]
     same = [k for k in keys if k.endswith(f".{leaf}")]
-    begins = [k for k in siblings if key.startswith(k)]
+    begins = [k for k in own if key.startswith(k)]
+    elsewhere = [kind for kind, section in kinds.items() if leaf in section.model_fields]
+    if elsewhere:
+        return (
+            f"unknown key {key!r}: it is a key of {' and of '.join(f'{around}={kind}' for kind in elsewhere)}"
+        )
     near = (
-        _nearest(key, siblings, 0.75)
+        _nearest(key, own, 0.75)
         or (_said(f"{free[0]}.{leaf}") if free else "")
         or _said(*same, *begins)
         or _nearest(key, keys, 0.5)
     )
-    allowed = ", ".join(k.rsplit(".", 1)[-1] for k in siblings)
-    return f"unknown key {key!r}.{near} Keys{f' of {owner}' if owner else ''}: {allowed}."
+    allowed = ", ".join(k.rsplit(".", 1)[-1] for k in own)
+    return f"unknown key {key!r}.{near} Keys{f' of {around}' if around else ''}: {allowed}."
 
 
-def _keys(schema: type[BaseModel], owner: str = "") -> Iterator[tuple[str, str]]:
-    """Every key of a schema, sections too, with the section it is in."""
+def _place(
+    schema: type[BaseModel], where: tuple[int | str, ...]
+) -> tuple[list[str], type[BaseModel], dict[str, type[BaseModel]]]:
+    """The names of a key without the tags that pydantic puts behind a section of several kinds.
+
+    Also the section that the key is in, and the kinds that this section might have been.
+    """
+    names: list[str] = []
+    owner, others = schema, {}  # type: type[BaseModel], dict[str, type[BaseModel]]
+    below: list[type[BaseModel]] = []
+    kinds: dict[str, type[BaseModel]] = {}
+    for part in map(str, where):
+        if len(below) > 1 and part in kinds:
+            below = [kinds[part]]
+            continue
+        if len(below) == 1:
+            owner, others = below[0], kinds
+        names.append(part)
+        field = owner.model_fields.get(part)
+        below = [] if field is None else _sections(field.annotation)
+        kinds = (
+            {get_args(kind.model_fields["name"].annotation)[0]: kind for kind in below} if below[1:] else {}
+        )
+    return names, owner, others
+
+
+def _keys(
+    schema: type[BaseModel], around: str = "", above: tuple[type[BaseModel], ...] = ()
+) -> Iterator[str]:
+    """Every key of a schema, sections too; a section that may hold another of its kind is gone through once."""
     for name, field in schema.model_fields.items():
-        key = f"{owner}.{name}" if owner else name
-        yield key, owner
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys(field.annotation, key)
+        key = f"{around}.{name}" if around else name
+        yield key
+        for section in _sections(field.annotation):
+            if section not in above:
+                yield from _keys(section, key, (*above, section))
 
 
-def _field(schema: type[BaseModel], key: str) -> Any:
-    """The annotation of a key."""
-    annotation: Any = schema
-    for name in key.split("."):
-        annotation = annotation.model_fields[name].annotation
-    return annotation
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a field may be."""
+    return [
+        kind
+        for kind in (annotation, *get_args(annotation))
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+    ]
 
 
 def _said(*names: str) -> str:

@@ -6,7 +6,7 @@ test composes every group and experiment and checks them against this schema.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -66,6 +66,8 @@ class ModelSection(Section):
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     """While training; the log-probs in the loss are of the same distribution."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Further variables of the chat template, `model.template_kwargs.enable_thinking=false` for Qwen3."""
     eval_temperature: NonNegative = 1.0
     """While evaluating: 1 measures the policy that is trained, 0 is greedy."""
     lora_rank: Annotated[int, Field(ge=0)] = 0
@@ -210,17 +212,70 @@ class TrainConfig(Section):
     """Folder of an interrupted run to go on with."""
 
 
-class AgentSection(Section):
-    """Who plays: `agent=random`, `agent=expert agent.noise=0.2`, `agent=local agent.path=RUN`."""
+class RandomAgentSection(Section):
+    """`agent=random`: well-formed actions, drawn at random."""
 
-    name: Literal["random", "expert", "local"] = "random"
+    name: Literal["random"] = "random"
+
+
+class ExpertAgentSection(Section):
+    """`agent=expert agent.noise=0.2`: what the environment's expert does."""
+
+    name: Literal["expert"] = "expert"
     noise: Share = 0.0
-    """Of the expert: share of turns in which it acts at random."""
-    path: str | None = None
-    """Of a local model: Hugging Face name, folder, or run folder."""
-    temperature: NonNegative = 0.0
+    """Share of turns in which it acts at random."""
+
+
+class LocalAgentSection(Section):
+    """`agent=local agent.path=RUN`: a language model in this process."""
+
+    name: Literal["local"] = "local"
+    path: str
+    """Hugging Face name, folder, or run folder."""
+    temperature: NonNegative | None = None
+    """None is 0 where it plays alone, and 1 inside an agent that compares several of its answers."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     max_new_tokens: Positive = 64
+    template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Further variables of the chat template, `agent.template_kwargs.enable_thinking=false` for Qwen3."""
+
+
+class OpenAIAgentSection(Section):
+    """`agent=openai agent.url=http://localhost:8000/v1 agent.model=NAME`: a model behind a server."""
+
+    name: Literal["openai"] = "openai"
+    url: str
+    """Base address; `/chat/completions` is added."""
+    model: str
+    api_key_env: str | None = None
+    """Environment variable that holds the key; None sends none."""
+    native_tools: bool = False
+    """Use the server's tool calling; else the model writes calls in the environment's format."""
+    temperature: NonNegative | None = None
+    """None leaves it to the server, as do the two below."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    max_tokens: Positive | None = None
+    send_seed: bool = True
+    log_probs: bool = False
+    top_log_probs: Annotated[int, Field(ge=0, le=20)] = 0
+    token_ids: bool = False
+    """Ask for token ids, as vLLM gives them."""
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of every request, `agent.extra_body.chat_template_kwargs.enable_thinking=false`."""
+    timeout: Annotated[float, Field(gt=0.0)] = 600.0
+    """Seconds for one attempt."""
+    connect_timeout: Annotated[float, Field(gt=0.0)] = 10.0
+    read_timeout: Annotated[float, Field(gt=0.0)] = 300.0
+    retries: Annotated[int, Field(ge=0)] = 5
+    backoff: NonNegative = 0.5
+    """Seconds before the first retry, doubled for each."""
+
+
+AgentSection: TypeAlias = Annotated[
+    RandomAgentSection | ExpertAgentSection | LocalAgentSection | OpenAIAgentSection,
+    Field(discriminator="name"),
+]
+"""Who plays."""
 
 
 class PanelSection(Section):
@@ -286,7 +341,7 @@ class EvalConfig(Section):
 
     env: EnvSection = Field(default_factory=EnvSection)
     format: FormatSection = Field(default_factory=FormatSection)
-    agent: AgentSection = Field(default_factory=AgentSection)
+    agent: AgentSection = Field(default_factory=RandomAgentSection)
     suite: str | None = None
     """Panels of several environments instead of `env`, `format`, `episodes`, `split`, `seed` and `max_turns`: a name in
     configs/suite, or the path of a YAML file."""

@@ -354,7 +354,8 @@ class Python(ToolFormat):
 
     def render(self, call: Call, tools: Tools) -> str:
         """The call with keyword arguments, or the code itself, in a fenced block."""
-        if tools[call.tool].parameters == ("code",):
+        spec = tools.get(call.tool)
+        if spec is not None and spec.parameters == ("code",):
             code = str(call.arguments["code"])
         else:
             arguments = to_jsonable_python(call.arguments, inf_nan_mode="constants")

@@ -18,10 +18,11 @@ FILES = sorted(
     if path.parent.name != "suite"  # which is no group
 )
 GIVEN = {
-    "env/generic": "env=Maze-v0",
-    "credit/generic": "credit=rloo",
-    "model/hf": "model.path=x",
-    "agent/local": "agent.path=x",
+    "env/generic": ["env=Maze-v0"],
+    "credit/generic": ["credit=rloo"],
+    "model/hf": ["model.path=x"],
+    "agent/local": ["agent.path=x"],
+    "agent/openai": ["agent.url=http://x/v1", "agent.model=y"],
 }
 
 
@@ -50,7 +51,7 @@ def test_the_files_hold_the_defaults_of_the_schema():
 def test_every_value_of_a_group_file_survives_into_the_configuration(name):
     group, member = name.split("/")
     chosen = [f"{group}={member}"] if member != "generic" else []
-    config = (evaluate if group == "agent" else train)(*chosen, *([GIVEN[name]] if name in GIVEN else []))
+    config = (evaluate if group == "agent" else train)(*chosen, *GIVEN.get(name, []))
     everything = dict(leaves(config.model_dump()))
     whole = "# @package _global_" in (FOLDER / f"{name}.yaml").read_text()
     written = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))

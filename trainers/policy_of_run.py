@@ -90,6 +90,7 @@ def open_policy(
         max_new_tokens=model_section.max_new_tokens,
         max_context=model_section.max_context,
         slots=slots,
+        template_kwargs=model_section.template_kwargs,
     )
     around = Models(
         env=made,

@@ -596,7 +596,7 @@ def test_the_client_says_what_went_wrong():
             asyncio.run(ask(JudgeClient(max_calls=0, **options)))
 
 
-def test_without_httpx_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "httpx", None)
+def test_without_aiohttp_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "aiohttp", None)
     with pytest.raises(UsageError, match=r"pip install 'turnwise\[judge\]'"):
         score(build("judge", url="http://localhost:1/v1", model="m"), trajectory("guess[7]"))

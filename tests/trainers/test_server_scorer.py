@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from turnwise.trainers.rewards.scoring import Probe, forced_log_probs
 from turnwise.trainers.rewards.server_scorer import ScorerFailed, ServerScorer
 
-pytest.importorskip("httpx")
+pytest.importorskip("aiohttp")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from ...agents.chat import ChatTokenizer
 from ...agents.local import LocalAgent
 from ...configs.schema import TrainConfig
 from ...envs import Job, RolloutResult, Trajectory, TurnEnv, make, write_trajectories
@@ -110,6 +109,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
         max_new_tokens=config.model.max_new_tokens,
         max_context=config.model.max_context,
         slots=config.trainer.concurrency,
+        template_kwargs=config.model.template_kwargs,
     )
     student = LocalAgent(
         model,
@@ -118,6 +118,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
         max_new_tokens=config.model.max_new_tokens,
         max_context=config.model.max_context,
         slots=config.trainer.concurrency,
+        template_kwargs=config.model.template_kwargs,
     )
 
     scheme = credit.spec(config.credit.name)
@@ -134,7 +135,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
     if Critic.GIVES & set(needs):
         critic = Critic(
             source,
-            ChatTokenizer(tokenizer),
+            agent.chat,
             env,
             device=device,
             lr=config.trainer.critic_lr,

@@ -6,23 +6,20 @@ import asyncio
 import hashlib
 import json
 import os
-import random
 import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ...agents.endpoint import BadReply, Endpoint, ServerDown, ServerRefused
 from ...envs.agent import Message
-from ...envs.errors import TurnwiseError, UsageError
+from ...envs.errors import TurnwiseError
 
 T = TypeVar("T")
 
-_RETRIED = {408, 409, 425, 429}  # and every 5xx
-_LONGEST_WAIT = 60.0  # seconds between two attempts, whatever the server asks for
-_LARGEST_REPLY = 4 * 2**20  # bytes
 _REMEMBERED = 4096  # answers in memory; a long run asks without end
 _PATIENCE = 3  # questions in a row that came to nothing, after which the others of a session are not asked
 
@@ -50,9 +47,8 @@ class MalformedReply(JudgeError):
 class JudgeClient:
     """Asks questions of a chat endpoint.
 
-    A question is asked again after a timeout, a lost connection, status 408, 409, 425, 429 or 5xx, each time after a wait
-    twice as long, or as long as the server says (`Retry-After`, at most a minute). When three questions in a row have come
-    to nothing, the others of the session fail at once. Equal questions are asked once.
+    A question is asked again as `Endpoint` does. When three questions in a row have come to nothing, the others of the
+    session fail at once. Equal questions are asked once.
 
     Args:
         url: base address, such as `http://localhost:8000/v1`; `/chat/completions` is added.
@@ -93,13 +89,20 @@ class JudgeClient:
         max_tokens: int | None = None,
         cache: str | Path | None = None,
     ) -> None:
-        self._url = url.rstrip("/") + "/chat/completions"
-        self._model, self._key = model, key
+        self._endpoint = Endpoint(
+            url.rstrip("/") + "/chat/completions",
+            key=key,
+            concurrency=concurrency,
+            timeout=timeout,
+            retries=retries,
+            backoff=backoff,
+            extra="judge",
+        )
+        self._model = model
         self._options = {"temperature": temperature, "max_tokens": reply_tokens}
-        self._concurrency, self._timeout = concurrency, timeout
+        self._concurrency = concurrency
         self._spacing = 0.0 if per_minute is None else 60.0 / per_minute
         self._next = 0.0
-        self._retries, self._backoff = retries, backoff
         self._max_calls, self._max_tokens = max_calls, max_tokens
         self._folder = None if cache is None else Path(cache)
         self._answers: dict[str, str] = {}
@@ -108,29 +111,14 @@ class JudgeClient:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[None]:
-        """Connections of one event loop; questions are asked inside.
-
-        Raises:
-            UsageError: httpx is not installed.
-        """
-        try:
-            import httpx
-        except ImportError as error:
-            raise UsageError("a judge needs httpx; pip install 'turnwise[judge]'") from error
-        headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
-        verify = httpx.create_ssl_context()  # slow to make, so they share one
-        self._lost = (httpx.HTTPError, httpx.StreamError, TimeoutError)
+        """Connections of one event loop; questions are asked inside."""
         self._asking: dict[str, asyncio.Lock] = {}
+        self._idle = asyncio.Semaphore(self._concurrency)
         self._failed_in_a_row = 0
-        # One client per connection: httpx looks through all connections of a client at every step of every request. The
-        # one used last is taken first, so that no more are opened than needed.
-        self._idle: asyncio.LifoQueue[Any] = asyncio.LifoQueue()
-        async with AsyncExitStack() as clients:
-            for _ in range(self._concurrency):
-                # Waits are bounded per attempt below, so that a reply that trickles in ends too.
-                http = httpx.AsyncClient(headers=headers, timeout=None, verify=verify)
-                self._idle.put_nowait(await clients.enter_async_context(http))
+        try:
             yield
+        finally:
+            await self._endpoint.close()
 
     async def ask(self, messages: Sequence[Message], read: Callable[[str], T], *, sample: int = 0) -> T:
         """Ask, and read the answer.
@@ -146,7 +134,7 @@ class JudgeClient:
         """
         body = {"model": self._model, "messages": list(messages), "seed": sample, **self._options}
         body = {name: value for name, value in body.items() if value is not None}
-        key = hashlib.blake2b(json.dumps([self._url, body]).encode(), digest_size=16).hexdigest()
+        key = hashlib.blake2b(json.dumps([self._endpoint.url, body]).encode(), digest_size=16).hexdigest()
         async with self._asking.setdefault(key, asyncio.Lock()):
             known = self._remembered(key)
             if known is not None:
@@ -157,59 +145,36 @@ class JudgeClient:
                 else:
                     self.counters["cached"] += 1
                     return answer
-            http = await self._idle.get()
-            try:
+            async with self._idle:
                 if self._failed_in_a_row >= _PATIENCE:
                     raise JudgeDown(f"{_PATIENCE} questions in a row came to nothing; this one was not asked")
-                text = await self._attempts(http, body, random.Random(key))
+                try:
+                    content = await self._endpoint.post(body, bytes, before=self._admit)
+                except ServerDown as error:
+                    self._failed_in_a_row += 1
+                    raise JudgeDown(str(error)) from error
+                except ServerRefused as error:
+                    raise JudgeRefused(str(error)) from error
+                except BadReply as error:
+                    raise MalformedReply(str(error)) from error
+                text = self._text(content, body)
                 self._failed_in_a_row = 0
-            except JudgeDown:
-                self._failed_in_a_row += 1
-                raise
-            finally:
-                self._idle.put_nowait(http)
             answer = read(text)
             self._remember(key, text)
             return answer
 
-    async def _attempts(self, http: Any, body: dict[str, Any], jitter: random.Random) -> str:
-        for attempt in range(self._retries + 1):
-            if self._spacing:
-                now = time.monotonic()
-                self._next, wait = max(self._next, now) + self._spacing, self._next - now
-                await asyncio.sleep(max(wait, 0.0))
-            if self._max_calls is not None and self.calls >= self._max_calls:
-                raise OverBudget(f"the {self._max_calls} calls that the judge may cost are made")
-            if self._max_tokens is not None and self.tokens >= self._max_tokens:
-                raise OverBudget(f"the {self._max_tokens} tokens that the judge may cost are spent")
-            self.calls += 1
-            wait = 0.0
-            try:
-                async with asyncio.timeout(self._timeout):
-                    status, headers, content = await self._post(http, body)
-            except self._lost as error:
-                why = f"{type(error).__name__}: {error}"
-            else:
-                if status == 200:
-                    return self._text(content, body)
-                why = f"status {status}: {content[:200].decode('utf-8', 'replace')}"
-                if status not in _RETRIED and status < 500:
-                    raise JudgeRefused(f"{self._url} answered with {why}")
-                wait = _seconds(headers.get("retry-after"))
-            if attempt < self._retries:
-                self.counters["retries"] += 1
-                wait = max(wait, self._backoff * 2**attempt * (1 + jitter.random() / 2))
-                await asyncio.sleep(min(wait, _LONGEST_WAIT))
-        raise JudgeDown(f"{self._url} gave no answer in {self._retries + 1} attempts; the last: {why}")
-
-    async def _post(self, http: Any, body: dict[str, Any]) -> tuple[int, Any, bytes]:
-        content = b""
-        async with http.stream("POST", self._url, json=body) as response:
-            async for chunk in response.aiter_bytes():
-                content += chunk
-                if len(content) > _LARGEST_REPLY:
-                    raise MalformedReply(f"the reply has more than {_LARGEST_REPLY} bytes")
-            return response.status_code, response.headers, content
+    async def _admit(self, attempt: int) -> None:
+        """Wait until the next attempt may be made, and count it."""
+        if self._spacing:
+            now = time.monotonic()
+            self._next, wait = max(self._next, now) + self._spacing, self._next - now
+            await asyncio.sleep(max(wait, 0.0))
+        if self._max_calls is not None and self.calls >= self._max_calls:
+            raise OverBudget(f"the {self._max_calls} calls that the judge may cost are made")
+        if self._max_tokens is not None and self.tokens >= self._max_tokens:
+            raise OverBudget(f"the {self._max_tokens} tokens that the judge may cost are spent")
+        self.calls += 1
+        self.counters["retries"] += attempt > 0
 
     def _text(self, content: bytes, body: dict[str, Any]) -> str:
         """The message of a chat completion; counts its tokens."""
@@ -247,11 +212,3 @@ class JudgeClient:
         with tempfile.NamedTemporaryFile("w", dir=self._folder, delete=False, encoding="utf-8") as file:
             file.write(text)
         os.replace(file.name, self._folder / key)
-
-
-def _seconds(retry_after: str | None) -> float:
-    """What a Retry-After header asks for; 0 where it says nothing, or says a date."""
-    try:
-        return max(0.0, float(retry_after)) if retry_after else 0.0
-    except ValueError:
-        return 0.0

@@ -12,12 +12,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
-from ...envs.errors import TurnwiseError, UsageError
+from ...agents.endpoint import Endpoint, ServerFailure, ServerRefused
+from ...envs.errors import TurnwiseError
 from .scoring import Probe
-
-_RETRIED = {408, 409, 425, 429}  # and every 5xx
 
 
 class ScorerFailed(TurnwiseError, RuntimeError):
@@ -48,11 +47,16 @@ class ServerScorer:
         retries: int = 3,
         backoff: float = 1.0,
     ) -> None:
-        self._url = url.rstrip("/") + "/completions"
         self._model = model
-        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self._concurrency, self._timeout = concurrency, timeout
-        self._retries, self._backoff = retries, backoff
+        self._endpoint = Endpoint(
+            url.rstrip("/") + "/completions",
+            key=key,
+            concurrency=concurrency,
+            timeout=timeout,
+            retries=retries,
+            backoff=backoff,
+            extra="judge",
+        )
 
     async def log_probs(
         self, contexts: Sequence[Sequence[int]], probes: Sequence[Sequence[Probe]]
@@ -61,28 +65,18 @@ class ServerScorer:
 
         Raises:
             ScorerFailed: see the name.
-            UsageError: httpx is not installed.
+            UsageError: aiohttp is not installed.
         """
+
+        async def episode(context: Sequence[int], own: Sequence[Probe]) -> list[list[float] | None]:
+            return await asyncio.gather(*(self._one(context, probe) for probe in own))
+
         try:
-            import httpx
-        except ImportError as error:
-            raise UsageError("a scoring server needs httpx; pip install 'turnwise[judge]'") from error
-        slots = asyncio.Semaphore(self._concurrency)
-        limits = httpx.Limits(max_connections=self._concurrency)
-        async with httpx.AsyncClient(limits=limits, headers=self._headers, timeout=self._timeout) as http:
-
-            async def one(context: Sequence[int], probe: Probe) -> list[float] | None:
-                async with slots:
-                    return await self._one(http, httpx.HTTPError, context, probe)
-
-            async def episode(context: Sequence[int], own: Sequence[Probe]) -> list[list[float] | None]:
-                return await asyncio.gather(*(one(context, probe) for probe in own))
-
             return await asyncio.gather(*(episode(c, own) for c, own in zip(contexts, probes, strict=True)))
+        finally:
+            await self._endpoint.close()
 
-    async def _one(
-        self, http: Any, lost: type[Exception], context: Sequence[int], probe: Probe
-    ) -> list[float] | None:
+    async def _one(self, context: Sequence[int], probe: Probe) -> list[float] | None:
         prompt = [*context[: probe.end], *probe.tokens]
         body = {
             "model": self._model,
@@ -92,26 +86,17 @@ class ServerScorer:
             "prompt_logprobs": 0,
             "add_special_tokens": False,
         }
-        for attempt in range(self._retries + 1):
-            if attempt:
-                await asyncio.sleep(self._backoff * 2 ** (attempt - 1))
-            try:
-                response = await http.post(self._url, json=body)
-            except lost as error:
-                why = f"{type(error).__name__}: {error}"
-                continue
-            if response.status_code == 200:
-                return self._read(response.content, prompt, probe)
-            why = f"status {response.status_code}: {response.text[:200]}"
-            if response.status_code not in _RETRIED and response.status_code < 500:
-                if response.status_code in (400, 413) and "length" in response.text.lower():
-                    return None
-                break
-        raise ScorerFailed(
-            f"{self._url} gave no log-probabilities for a prompt of {len(prompt)} tokens; {why}"
-        )
+        try:
+            return await self._endpoint.post(body, partial(self._read, prompt=prompt, probe=probe))
+        except ServerFailure as error:
+            refused = isinstance(error, ServerRefused) and error.status in (400, 413)
+            if refused and "length" in str(error).lower():
+                return None
+            raise ScorerFailed(
+                f"{self._endpoint.url} gave no log-probabilities for a prompt of {len(prompt)} tokens; {error}"
+            ) from error
 
-    def _read(self, content: bytes, prompt: Sequence[int], probe: Probe) -> list[float]:
+    def _read(self, content: bytes, *, prompt: Sequence[int], probe: Probe) -> list[float]:
         try:
             given = json.loads(content)["choices"][0]["prompt_logprobs"]
             if len(given) != len(prompt):
@@ -120,5 +105,5 @@ class ServerScorer:
             return [float(given[m][str(prompt[m])]["logprob"]) for m in at]
         except (ValueError, LookupError, TypeError) as error:
             raise ScorerFailed(
-                f"{self._url} does not give log-probabilities of prompts as vLLM does ({type(error).__name__}: {error})."
+                f"{self._endpoint.url} does not give log-probabilities of prompts as vLLM does ({type(error).__name__}: {error})."
             ) from error

@@ -261,7 +261,7 @@ def _place(config_json: str, imports: tuple[str, ...], source: str, workers: int
         },
     )
     tokenizer = AutoTokenizer.from_pretrained(source)
-    chat = ChatTokenizer(tokenizer)
+    chat = ChatTokenizer(tokenizer, template_kwargs=config.model.template_kwargs)
     ends = chat.end_of_turn | generation_ends(source)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends, default=0)
     return _Place(

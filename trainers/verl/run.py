@@ -102,7 +102,7 @@ def train(
             f"the model {source!r} could not be loaded: {error}. model.path takes a Hugging Face name, a folder with"
             " config.json, weights and tokenizer, or a run folder"
         ) from error
-    chat = ChatTokenizer(tokenizer)
+    chat = ChatTokenizer(tokenizer, template_kwargs=config.model.template_kwargs)
     if config.trainer.device == "cpu" and chat.stop_strings:
         raise UsageError(
             f"the chat template of {source} ends a message with the text {chat.stop_strings[0]!r}, not with a token, and the"
