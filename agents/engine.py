@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import inspect
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -84,10 +85,11 @@ class Stream:
 
 
 class Sampled(NamedTuple):
-    """One sampled message: its token ids and their log-probabilities in nats, equally many."""
+    """One sampled message: its token ids, their log-probabilities in nats, and their certainties where asked for."""
 
     ids: list[int]
     log_probs: list[float]
+    certainties: list[float]
 
 
 @dataclass(slots=True, eq=False)
@@ -146,6 +148,11 @@ def draw(logits: Tensor, uniform: NDArray[np.float64], sampling: Sampling) -> tu
         targets = torch.from_numpy(uniform).to(logits.device)[:, None] * cumulative[:, -1:]
         ids = torch.searchsorted(cumulative, targets, right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
     return ids, log_probs.gather(-1, ids[:, None])[:, 0]
+
+
+def certainty(logits: Tensor) -> Tensor:
+    """KL(U || p) in nats of each row of logits [N, V] at temperature 1, U the uniform distribution: [N], at least 0."""
+    return -logits.float().log_softmax(-1).mean(-1) - math.log(logits.shape[-1])
 
 
 def _truncate(weights: Tensor, sampling: Sampling) -> Tensor:
@@ -269,6 +276,7 @@ class Engine:
         stop_ids: ids that end a message.
         stop_text: says whether the ids of a message so far end in a stop string; None when there are none.
         stop_text_ids: the ids that can complete a stop string: `stop_text` is asked behind these only.
+        certainties: measure of each token the divergence of the model's distribution from the uniform one.
     """
 
     def __init__(
@@ -282,6 +290,7 @@ class Engine:
         stop_ids: Collection[int],
         stop_text: Callable[[list[int]], bool] | None = None,
         stop_text_ids: Collection[int] = (),
+        certainties: bool = False,
     ) -> None:
         self.model = model
         self.sampling = sampling
@@ -307,6 +316,7 @@ class Engine:
         self._key = np.zeros(slots, np.uint64)
         self._ids = np.zeros((slots, max_message), np.int64)
         self._log_probs = np.zeros((slots, max_message), np.float32)
+        self._certainties = np.zeros((slots, max_message), np.float32) if certainties else None
         self._waiting: deque[_Request] = deque()  # without a slot
         self._prefilling: list[_Request] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -602,6 +612,8 @@ class Engine:
         counts = self._count[slots]
         self._ids[slots, counts] = ids
         self._log_probs[slots, counts] = values
+        if self._certainties is not None:
+            self._certainties[slots, counts] = certainty(logits).cpu().numpy()
         self._last[slots] = ids
         self._count[slots] = counts = counts + 1
         ended = self._stops[ids] | (counts >= self._limit[slots])
@@ -617,7 +629,8 @@ class Engine:
         self._request[slot], self._writing[slot] = None, False
         if not request.future.done():
             size = self._count[slot]
-            sampled = Sampled(self._ids[slot, :size].tolist(), self._log_probs[slot, :size].tolist())
+            sure = [] if self._certainties is None else self._certainties[slot, :size].tolist()
+            sampled = Sampled(self._ids[slot, :size].tolist(), self._log_probs[slot, :size].tolist(), sure)
             request.future.set_result(sampled)
 
 

@@ -55,6 +55,7 @@ class LocalAgent:
         dtype: what to convert the model to, such as `torch.bfloat16`; as it is, if None.
         stop: strings that end a reply. They are cut off from its text, not from its tokens.
         template_kwargs: further variables of the chat template, such as `{"enable_thinking": False}`.
+        certainties: give `Reply.certainties`, over the whole vocabulary at temperature 1.
 
     Attributes:
         name: what trajectories record.
@@ -81,6 +82,7 @@ class LocalAgent:
         dtype: torch.dtype | None = None,
         stop: Sequence[str] = (),
         template_kwargs: Mapping[str, Any] | None = None,
+        certainties: bool = False,
     ) -> None:
         if not 0 <= temperature < float("inf"):
             raise UsageError(f"temperature must be at least 0 and finite, got {temperature}")
@@ -118,6 +120,7 @@ class LocalAgent:
             stop_ids=self._ends,
             stop_text=self._ends_in_stop if self._stop else None,
             stop_text_ids=self._stop_candidates(len(tokenizer)),
+            certainties=certainties,
         )
         self._engine.check()
 
@@ -166,6 +169,7 @@ class LocalAgent:
             input_tokens=kept + len(prompt),
             output_tokens=len(sampled.ids),
             cached_tokens=kept,
+            certainties=sampled.certainties,
         )
 
     def close(self, conversation: Conversation) -> None:

@@ -58,7 +58,8 @@ class OpenAIAgent:
         send_seed: send a seed that follows from the conversation's seed and the turn, for servers that sample by it.
         log_probs: ask for the log-probability of each token. Servers give those of the model at temperature 1, whatever
             they sample at.
-        top_log_probs: ask for this many most likely tokens at each position too, at most 20; 0 for none.
+        top_log_probs: ask for this many most likely tokens at each position too, at most 20, and give `Reply.certainties` by
+            them; 0 for none.
         token_ids: ask for token ids (vLLM's `return_token_ids`). A reply carries them where the prompt continues the tokens
             before it, as a context that only grows does.
         extra_body: further fields of every request, such as `{"chat_template_kwargs": {"enable_thinking": False}}`.
@@ -192,6 +193,7 @@ class OpenAIAgent:
             input_tokens=_count(usage, "prompt_tokens"),
             output_tokens=_count(usage, "completion_tokens"),
             cached_tokens=_count(usage, "prompt_tokens_details", "cached_tokens"),
+            certainties=_certainties(choice),
         )
 
     def _tokens(
@@ -293,6 +295,17 @@ def _log_probs(choice: Any) -> list[float]:
     except (LookupError, TypeError, ValueError):
         return []
     return found
+
+
+def _certainties(choice: Any) -> list[float]:
+    """Minus the mean log-probability of the likeliest tokens at each position; none where the server gives none."""
+    try:
+        rows = [
+            [float(t["logprob"]) for t in token["top_logprobs"]] for token in choice["logprobs"]["content"]
+        ]
+    except (LookupError, TypeError, ValueError):
+        return []
+    return [-sum(row) / len(row) for row in rows] if all(rows) else []
 
 
 def _ids(value: Any) -> bool:

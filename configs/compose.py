@@ -340,11 +340,9 @@ def _keys(
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
     """The sections that a field may be."""
-    return [
-        kind
-        for kind in (annotation, *get_args(annotation))
-        if isinstance(kind, type) and issubclass(kind, BaseModel)
-    ]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections(part)]
 
 
 def _said(*names: str) -> str:

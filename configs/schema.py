@@ -271,11 +271,121 @@ class OpenAIAgentSection(Section):
     """Seconds before the first retry, doubled for each."""
 
 
+class ScorerSection(Section):
+    """A reward source that rates what an agent says."""
+
+    source: str
+    """A registered reward source: `implicit_prm`, `judge`, or any other."""
+    run: str | None = None
+    """Run folder that the source was trained in, and whose last checkpoint holds what it has learned."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """Of the source, where it is of no run: `agent.scorer.parameters.url=http://localhost:8000/v1`."""
+
+
+class BestOfNAgentSection(Section):
+    """`agent=best_of_n agent.n=4 agent.inner.name=local agent.inner.path=RUN`: an oracle over whole episodes."""
+
+    name: Literal["best_of_n"] = "best_of_n"
+    inner: AgentSection
+    """The agent that it is around; any of them."""
+    n: Positive = 4
+
+
+class MajorityAgentSection(Section):
+    """`agent=majority`: in every turn the call that most candidates make."""
+
+    name: Literal["majority"] = "majority"
+    inner: AgentSection
+    n: Positive = 4
+
+
+class SelfCertaintyAgentSection(Section):
+    """`agent=self_certainty`: the candidate that the model is surest of."""
+
+    name: Literal["self_certainty"] = "self_certainty"
+    inner: AgentSection
+    n: Positive = 4
+    level: Literal["turn", "episode"] = "turn"
+
+
+class RewardModelAgentSection(Section):
+    """`agent=reward_model agent.scorer.source=implicit_prm agent.scorer.run=RUN`: the candidate that it rates highest."""
+
+    name: Literal["reward_model"] = "reward_model"
+    inner: AgentSection
+    scorer: ScorerSection
+    n: Positive = 4
+    level: Literal["turn", "episode"] = "episode"
+
+
+class ReflectAgentSection(Section):
+    """`agent=reflect`: another attempt after each failure, with a note."""
+
+    name: Literal["reflect"] = "reflect"
+    inner: AgentSection
+    reflector: AgentSection | None = None
+    """Who writes the notes; None for the inner agent."""
+    n: Positive = 3
+    """Attempts, at most."""
+    note: Literal["reflection", "attempt", "none"] = "reflection"
+    memory: Positive = 3
+
+
+class TreeAgentSection(Section):
+    """`agent=tree`: search in copies of the environment."""
+
+    name: Literal["tree"] = "tree"
+    inner: AgentSection
+    method: Literal["beam", "best_first", "mcts"] = "best_first"
+    guide: Literal["score", "reward", "scorer"] = "score"
+    scorer: ScorerSection | None = None
+    """Of `guide=scorer`."""
+    branch: Positive = 4
+    """Actions proposed per state."""
+    beam: Positive = 4
+    """States kept per depth."""
+    exploration: NonNegative = 1.0
+    """Of MCTS, in units of the value."""
+    max_calls: Positive | None = 64
+    """Calls of the inner agent per turn."""
+    max_turns: Positive | None = None
+    """Turns in copies of the environment per turn."""
+    max_tokens: Positive | None = None
+    """Tokens read and written per turn."""
+
+    @model_validator(mode="after")
+    def _guided(self) -> Self:
+        if (self.guide == "scorer") != (self.scorer is not None):
+            raise ValueError(
+                "guide=scorer and a scorer go together: agent.guide=scorer agent.scorer.source=NAME"
+            )
+        return self
+
+
 AgentSection: TypeAlias = Annotated[
-    RandomAgentSection | ExpertAgentSection | LocalAgentSection | OpenAIAgentSection,
+    RandomAgentSection
+    | ExpertAgentSection
+    | LocalAgentSection
+    | OpenAIAgentSection
+    | BestOfNAgentSection
+    | MajorityAgentSection
+    | SelfCertaintyAgentSection
+    | RewardModelAgentSection
+    | ReflectAgentSection
+    | TreeAgentSection,
     Field(discriminator="name"),
 ]
 """Who plays."""
+
+for _section in (
+    BestOfNAgentSection,
+    MajorityAgentSection,
+    SelfCertaintyAgentSection,
+    RewardModelAgentSection,
+    ReflectAgentSection,
+    TreeAgentSection,
+):
+    _section.model_rebuild()  # they name AgentSection, which names them
 
 
 class PanelSection(Section):

@@ -26,6 +26,8 @@ class Reply(NamedTuple):
         input_tokens: tokens that the model read for this message, by its own account; 0 where that is not known.
         output_tokens: tokens that it wrote, those of its thinking included.
         cached_tokens: those of `input_tokens` that were served from a cache.
+        certainties: of each sampled token, how far the distribution it was drawn from is from the uniform one, in nats;
+            empty unless the agent was asked for it.
     """
 
     text: str
@@ -35,6 +37,7 @@ class Reply(NamedTuple):
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    certainties: Sequence[float] = ()
 
 
 class Conversation(list[Message]):

@@ -140,7 +140,13 @@ def test_check_passes_on_a_good_environment_and_exits_1_on_a_broken_one(tmp_path
         ),
         (["eval", "prices.input=1"], ["prices.input and prices.output go together"]),
         (["eval", "split=tset"], ["no split 'tset'", "'test'"]),
-        (["eval", "agent=human"], ["no agent 'human'", "expert, local, openai, random"]),
+        (
+            ["eval", "agent=human"],
+            [
+                "no agent 'human'",
+                "best_of_n, expert, local, majority, openai, random, reflect, reward_model, self_certainty, tree",
+            ],
+        ),
         (["eval", "agent=local"], ["agent.path must be given"]),
         (["eval", "agent.noise=0.1"], ["unknown key 'agent.noise'", "it is a key of agent=expert"]),
         (["eval", "agent.path=x"], ["unknown key 'agent.path'", "it is a key of agent=local"]),

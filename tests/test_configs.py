@@ -23,6 +23,11 @@ GIVEN = {
     "model/hf": ["model.path=x"],
     "agent/local": ["agent.path=x"],
     "agent/openai": ["agent.url=http://x/v1", "agent.model=y"],
+    "agent/reward_model": ["agent.inner.name=random", "agent.scorer.source=judge"],
+    **{
+        f"agent/{name}": ["agent.inner.name=random"]
+        for name in ("best_of_n", "majority", "self_certainty", "reflect", "tree")
+    },
 }
 
 
@@ -80,6 +85,44 @@ def test_the_files_name_what_is_registered():
 def test_no_file_can_import():
     # A configuration names registry keys; `_target_` would let it name code.
     assert [path for path in FOLDER.rglob("*.yaml") if "_target_" in path.read_text()] == []
+
+
+def test_an_agent_around_an_agent_has_the_keys_of_both():
+    config = evaluate(
+        "agent=best_of_n",
+        "agent.n=8",
+        "agent.inner.name=majority",
+        "agent.inner.inner.name=local",
+        "agent.inner.inner.path=r",
+    )
+    assert (config.agent.n, config.agent.inner.n, config.agent.inner.inner.path) == (8, 4, "r")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["agent=best_of_n"], ["agent.inner.name must be given"]),
+        (["agent=best_of_n", "agent.inner.name=lokal"], ["agent.inner.name='lokal'", "'local'"]),
+        (["agent=best_of_n", "agent.inner.name=local"], ["agent.inner.path must be given"]),
+        (
+            ["agent=majority", "agent.inner.name=random", "agent.inner.noise=0.5"],
+            ["unknown key 'agent.inner.noise': it is a key of agent.inner=expert"],
+        ),
+        (
+            ["agent=majority", "agent.inner.name=random", "agent.level=turn"],
+            ["'agent.level'", "agent=self_certainty"],
+        ),
+        (
+            ["agent=tree", "agent.inner.name=random", "agent.guide=scorer"],
+            ["guide=scorer and a scorer go together"],
+        ),
+        (["agent=tree", "agent.inner.name=random", "agent.branch=0"], ["agent.branch=0"]),
+    ],
+)
+def test_mistakes_inside_an_agent_are_told_by_their_key(overrides, words):
+    with pytest.raises(ConfigError) as error:
+        evaluate(*overrides)
+    assert [word for word in words if word not in str(error.value)] == []
 
 
 def test_a_registered_name_without_a_file_is_a_member_of_its_group():
