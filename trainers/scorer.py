@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -79,7 +80,7 @@ class Batched:
                 self._waiting = [entry for entry in self._waiting if entry[0].env_id != env.env_id]
                 around = Models(env=env) if self._models is None else replace(self._models, env=env)
                 try:
-                    rows = await self._source.score([t for _, some, _ in now for t in some], around)
+                    rows = await self._source.score(_in_groups([some for _, some, _ in now]), around)
                 except Exception as error:
                     for _, _, future in now:
                         if not future.done():
@@ -92,3 +93,13 @@ class Batched:
         except BaseException:
             self._waiting = []
             raise
+
+
+def _in_groups(asked: Sequence[Sequence[Trajectory]]) -> list[Trajectory]:
+    """The trajectories of several episodes, those of each in a group of its own."""
+    found = []
+    for group, some in enumerate(asked):
+        for trajectory in map(copy.copy, some):
+            trajectory.group = group
+            found.append(trajectory)
+    return found

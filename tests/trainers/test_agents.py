@@ -9,6 +9,7 @@ import pytest
 import turnwise as tw
 from turnwise.configs.compose import compose
 from turnwise.configs.schema import EvalConfig, ScorerSection
+from turnwise.envs import Trajectory
 from turnwise.envs.errors import UsageError
 from turnwise.trainers.agents import build_agent
 from turnwise.trainers.scorer import Batched, build_scorer
@@ -68,22 +69,26 @@ def test_many_episodes_are_scored_together_and_each_gets_its_own():
         needs = frozenset()
 
         async def score(self, trajectories, models):
-            calls.append(len(trajectories))
+            calls.append([t.group for t in trajectories])
             await asyncio.sleep(0.01)
-            if any(t == "bad" for t in trajectories):
+            if any(t.seed == 999 for t in trajectories):
                 raise ValueError("bad")
-            return [[float(t)] for t in trajectories]
+            return [[float(t.seed)] for t in trajectories]
 
     env = tw.make("HigherLower-v1")
 
+    def some(*seeds):
+        return [Trajectory("HigherLower-v1", "t", "train", s, "truncated", 0.0, False, []) for s in seeds]
+
     async def run():
         scorer = Batched(Source(), None)
-        rows = await asyncio.gather(*(scorer(env, [i, i + 100]) for i in range(20)))
+        rows = await asyncio.gather(*(scorer(env, some(i, i + 100)) for i in range(20)))
         with pytest.raises(ValueError, match="bad"):
-            await scorer(env, ["bad"])
-        return rows, await scorer(env, [7])
+            await scorer(env, some(999))
+        return rows, await scorer(env, some(7))
 
     rows, after = asyncio.run(run())
     assert rows == [[[float(i)], [float(i + 100)]] for i in range(20)]
     assert after == [[7.0]]
-    assert calls[0] == 40
+    # candidates of one episode are a group, and of no other: sources refuse groups that mix tasks
+    assert calls[0] == [group for group in range(20) for _ in range(2)]
