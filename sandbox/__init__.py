@@ -19,6 +19,7 @@ from .errors import (
     UnsafePath,
 )
 from .languages import LANGUAGES, Language
+from .pool import Pool
 from .sandbox import ExecResult, Limits, Sandbox, Status, backends, open_sandbox
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "InvalidOption",
     "Language",
     "Limits",
+    "Pool",
     "Sandbox",
     "SandboxClosed",
     "SandboxDied",

@@ -37,6 +37,7 @@ from typing import Any
 
 from . import cgroups, seccomp
 from .errors import SandboxDied, SandboxUnavailable
+from .sandbox import Limits
 from .session import INSIDE, Connection, Session, settings
 
 _CLONE_NEWUSER, _CLONE_NEWIPC, _CLONE_NEWNET = 0x10000000, 0x8000000, 0x40000000
@@ -67,41 +68,59 @@ class BubblewrapSandbox(Session):
     """
 
     def _begin(self) -> Connection:
-        launcher = _launcher(self.limits.network)
-        uid = launcher.next_uid()
-        bounded = bool(cgroups.find())
-        how: dict[str, Any] = {
-            "uid": uid,
-            "seccomp": seccomp.assemble().hex(),
-            "nproc": 0 if bounded else self.limits.processes + 2,
-            "watch": not bounded,
-            "environment": {**_ENVIRONMENT, "PATH": f"{sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin"},
-        }
-        self._cgroup = None
-        if bounded:
-            memory = self.limits.memory_bytes + self.limits.disk_bytes + _OVERHEAD
-            self._cgroup = cgroups.Cgroup(memory, self.limits.processes + 2)
-        try:
-            stream, self._pid, self._alone = launcher.fork(settings(self.limits, **how), self._cgroup)
-            self._pidfd = os.pidfd_open(self._pid)
-            if self._cgroup:
-                self._cgroup.add(self._pid)
-        except BaseException:
-            if self._cgroup:
-                self._cgroup.remove()
-            raise
-        self._launcher = launcher
-        return Connection(stream)
+        self._member = Member(self.limits)
+        return Connection(self._member.stream)
 
     def _end(self) -> None:
-        select.select([self._pidfd], [], [], 0.05)  # it has read the end of its stream and goes
+        self._member.end()
+
+
+class Member:
+    """A session of a launcher: its process, the stream to it, and its control group.
+
+    Args:
+        limits: of the session.
+        pool: whether it is a worker of a `Pool`; see `inside.Session.serve_once`.
+
+    Raises:
+        SandboxUnavailable: as `BubblewrapSandbox`.
+    """
+
+    def __init__(self, limits: Limits, *, pool: bool = False) -> None:
+        self.launcher = _launcher(limits.network)
+        bounded = bool(cgroups.find())
+        how: dict[str, Any] = {
+            "uid": self.launcher.next_uid(),
+            "seccomp": seccomp.assemble().hex(),
+            "nproc": 0 if bounded else limits.processes + 2,
+            "watch": not bounded,
+            "environment": {**_ENVIRONMENT, "PATH": f"{sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin"},
+            "pool": pool,
+        }
+        self.cgroup = None
+        if bounded:
+            memory = limits.memory_bytes + limits.disk_bytes + _OVERHEAD
+            self.cgroup = cgroups.Cgroup(memory, limits.processes + 2)
+        try:
+            self.stream, self.pid, self.alone = self.launcher.fork(settings(limits, **how), self.cgroup)
+            self.pidfd = os.pidfd_open(self.pid)
+            if self.cgroup:
+                self.cgroup.add(self.pid)
+        except BaseException:
+            if self.cgroup:
+                self.cgroup.remove()
+            raise
+
+    def end(self) -> None:
+        """Wait for the process, whose stream has been closed, to end, and help it; then remove the rest."""
+        select.select([self.pidfd], [], [], 0.05)  # it has read the end of its stream and goes
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        select.select([self._pidfd], [], [], 10)
-        os.close(self._pidfd)
-        if self._cgroup:
-            self._cgroup.remove()
-        self._launcher.forget(self._alone)
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        select.select([self.pidfd], [], [], 10)
+        os.close(self.pidfd)
+        if self.cgroup:
+            self.cgroup.remove()
+        self.launcher.forget(self.alone)
 
 
 _ENVIRONMENT = {

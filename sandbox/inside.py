@@ -52,6 +52,7 @@ PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER = 4, 22
 PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 38, 47
 PR_CAP_AMBIENT_CLEAR_ALL, SECCOMP_MODE_FILTER, CAPABILITY_VERSION_3 = 4, 2, 0x20080522
 REPORT = struct.Struct("=iqd")  # wait status, largest resident set in KiB, CPU seconds
+VERDICT = struct.Struct("=8sidQ")  # status, exit code, seconds, largest resident set
 ORDER = struct.Struct(">Q")  # bytes of standard input that follow
 CHUNK = 1 << 16
 WARM = (
@@ -159,7 +160,6 @@ class Session:
         oom = settings["oom"]  # a path where we see the cgroup, or a descriptor that came with the settings
         self.oom = os.open(oom, os.O_RDONLY) if isinstance(oom, str) and oom else oom
         self.channel.when_gone = self.end
-        self.restrict()
 
     def restrict(self) -> None:
         """Take from this process what it needs no more; every program inherits that."""
@@ -184,6 +184,7 @@ class Session:
 
     def serve(self) -> None:
         """Answer requests until the other side goes."""
+        self.restrict()
         while True:
             header, blobs = self.channel.receive()
             operation = header.pop("op")
@@ -195,6 +196,78 @@ class Session:
             except OSError as error:
                 reply, data = {"errno": error.errno or errno.EIO}, []
             self.channel.send(reply, data)
+
+    def serve_once(self, stream: socket.socket) -> None:
+        """Be a worker of a pool: run each program in a folder of its own, and never read what it is given.
+
+        A message is a number of seconds and the descriptors of the program's text and its three streams. The program, a
+        fork of this process, mounts a folder that goes with it, and reads its text itself; so it finds nothing of the
+        programs before it, on disk or in its memory. The answer is how it ended: a `VERDICT`.
+        """
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        while True:
+            message, ancillary, _flags, _address = stream.recvmsg(8, socket.CMSG_SPACE(16))
+            if not message:
+                self.end()
+            began, kills = time.monotonic(), self.kills()
+            deadline = began + struct.unpack(">d", message)[0]
+            text, *streams = array.array("i", ancillary[0][2])
+            pid = os.fork()
+            if pid == 0:
+                self.become_once(text, streams)
+            for fd in (text, *streams):
+                os.close(fd)
+            pidfd = os.pidfd_open(pid)
+            poll.register(pidfd, select.POLLIN)
+            ended = ""
+            while not ended:
+                wait = max(0.0, deadline - time.monotonic())
+                events = poll.poll(1000 * (min(wait, POLL_SECONDS) if self.settings["watch"] else wait) + 1)
+                if any(fd != pidfd for fd, _event in events):
+                    self.end()
+                if events:
+                    break
+                if time.monotonic() >= deadline:
+                    ended = "timeout"
+                elif self.settings["watch"] and self.held() > self.limits["memory_bytes"]:
+                    ended = "memory"
+            poll.unregister(pidfd)
+            os.close(pidfd)
+            if ended:
+                os.kill(pid, signal.SIGKILL)
+            _, status, spent = os.wait4(pid, 0)
+            self.kill_rest()
+            cpu = spent.ru_utime + spent.ru_stime
+            name, code = self.judge(status, cpu, ended, kills)
+            seconds = time.monotonic() - began
+            stream.send(VERDICT.pack(name.encode(), code, seconds, spent.ru_maxrss * 1024))
+
+    def become_once(self, text: int, streams: list[int]) -> None:
+        """Turn this process into a program of a pool. Never returns."""
+        try:
+            system("unshare", CLONE_NEWNS)
+            mount_folders(self.limits["disk_bytes"], self.uid)
+            with open(text, "rb") as file:
+                self.as_program(write_file, [file.read()], {"path": "main.py", "folder": self.code})
+            self.restrict()
+            step = {"argv": [f"{self.code}/main.py"], "warm": True}
+            self.become((streams[0], streams[1], streams[2]), (), step)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(126)
+
+    def judge(self, status: int, cpu: float, ended: str, kills: int) -> tuple[str, int]:
+        """The name of an end and its exit code, from what the kernel says and from what we did (`ended`)."""
+        code = int(os.waitstatus_to_exitcode(status))
+        if ended:
+            return ended, -signal.SIGKILL
+        if code == -signal.SIGXCPU or (code == -signal.SIGKILL and cpu > self.limits["cpu_seconds"]):
+            return "timeout", code
+        if code != 0 and self.kills() > kills:
+            return "memory", code
+        return "ok" if code == 0 else "error" if code > 0 else "killed", code
 
     def as_program(
         self, operation: Any, blobs: list[bytes], header: dict[str, Any]
@@ -333,17 +406,10 @@ class Session:
         if len(report) >= REPORT.size:
             usage = REPORT.unpack_from(report)
         status, peak, cpu = usage
-        code = os.waitstatus_to_exitcode(status)
-        name = "ok" if code == 0 else "error" if code > 0 else "killed"
-        if ended:
-            name, code = ended, -signal.SIGKILL
-        elif code == -signal.SIGXCPU or (code == -signal.SIGKILL and cpu > self.limits["cpu_seconds"]):
-            name = "timeout"
-        elif code != 0 and self.kills() > kills:
-            name = "memory"
+        name, code = self.judge(status, cpu, ended, kills)
         return {
             "status": name,
-            "exit_code": int(code),
+            "exit_code": code,
             "seconds": time.monotonic() - began,
             "peak_memory": peak * 1024,
             "truncated": truncated,
@@ -752,29 +818,31 @@ def begin(fd: int, settings: dict[str, Any]) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         system("unshare", CLONE_NEWNS | (0 if settings["alone"] else settings["unshare"]))
         mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-        size = settings["limits"]["disk_bytes"]
-        mount(
-            "tmpfs",
-            "/box",
-            "tmpfs",
-            MS_NOSUID | MS_NODEV,
-            f"size={size},nr_inodes={max(1024, size // 4096)},mode=0755",
-        )
-        for name, target in (("work", "/work"), ("code", "/code"), ("tmp", "/tmp"), ("shm", "/dev/shm")):
-            os.mkdir(f"/box/{name}")
-            if settings["uid"] is not None:
-                os.chown(f"/box/{name}", settings["uid"], settings["uid"])
-            mount(f"/box/{name}", target, None, MS_BIND)
+        mount_folders(settings["limits"]["disk_bytes"], settings["uid"])
         if settings["uid"] is None:
             own_user_namespace()
         channel = socket.socket(fileno=fd)
         who = struct.pack("3i", os.getpid(), os.getuid(), os.getgid())
         channel.sendmsg([b"!"], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, who)])
-        Session(Channel(fd, fd), settings).serve()
+        session = Session(Channel(fd, fd), settings)
+        if settings["pool"]:
+            session.serve_once(channel)
+        session.serve()
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(1)
+
+
+def mount_folders(size: int, uid: int | None) -> None:
+    """Mount a tmpfs of that many bytes, and show its folders where programs look for them."""
+    options = f"size={size},nr_inodes={max(1024, size // 4096)},mode=0755"
+    mount("tmpfs", "/box", "tmpfs", MS_NOSUID | MS_NODEV, options)
+    for name, target in (("work", "/work"), ("code", "/code"), ("tmp", "/tmp"), ("shm", "/dev/shm")):
+        os.mkdir(f"/box/{name}")
+        if uid is not None:
+            os.chown(f"/box/{name}", uid, uid)
+        mount(f"/box/{name}", target, None, MS_BIND)
 
 
 def own_user_namespace() -> None:

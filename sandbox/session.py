@@ -41,6 +41,7 @@ def settings(limits: Limits, **how: Any) -> dict[str, Any]:
         "watch": False,
         "oom": 0,
         "remove": "",
+        "pool": False,
         **how,
     }
 

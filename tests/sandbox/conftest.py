@@ -106,7 +106,7 @@ def dockerd() -> Iterator[Daemon]:
 
 
 @pytest.fixture(scope="session")
-def docker_boxes() -> Iterator[dict[Limits, Sandbox]]:
+def docker_boxes(dockerd: Daemon) -> Iterator[dict[Limits, Sandbox]]:
     """Containers that tests share one after the other: one takes a second to start."""
     boxes: dict[Limits, Sandbox] = {}
     yield boxes

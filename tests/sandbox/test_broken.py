@@ -98,7 +98,7 @@ def test_a_machine_that_forbids_user_namespaces_says_so_and_nothing_falls_back()
 def test_an_ordinary_user_has_the_same_sandbox(tmp_path):
     """No second user, no control groups: limits rest on rlimits and on the supervisor."""
     code = """
-        from turnwise.sandbox import Limits, cgroups, open_sandbox
+        from turnwise.sandbox import Limits, Pool, cgroups, open_sandbox
         boxes = [open_sandbox(limits=Limits(memory_bytes=64 << 20, processes=8, wall_seconds=20)) for _ in range(3)]
         print(cgroups.find(), [box.run(code="print(input())", stdin="hi").stdout for box in boxes])
         fork = "import os, time\\nn = 0\\ntry:\\n    while True:\\n        if not os.fork(): time.sleep(60)\\n        n += 1\\nexcept OSError: print(n)"
@@ -106,6 +106,7 @@ def test_an_ordinary_user_has_the_same_sandbox(tmp_path):
         share = "import mmap\\nm = mmap.mmap(-1, 300 << 20)\\nwhile True:\\n    for i in range(0, 300 << 20, 1 << 20): m[i : i + (1 << 20)] = bytes(1 << 20)"
         print(boxes[0].run(code=share).status)
         print(boxes[1].run(code="import os\\ntry: os.kill(1, 9); open('/proc/1/mem', 'rb')\\nexcept OSError as e: print(e.errno)").stdout)
+        print(Pool(1).run("open('x', 'w'); print(input())", "pooled").stdout)
         print(boxes[2].run(["sh", "-c", "grep NoNewPrivs /proc/self/status; cat /etc/shadow; echo end"]).stdout)
     """
     # the interpreter may lie where only root comes by; a private mount namespace opens the way
@@ -128,6 +129,8 @@ def test_an_ordinary_user_has_the_same_sandbox(tmp_path):
         "memory",
         "13",
         "",
+        "pooled",
+        "",
         "NoNewPrivs:\t1",
         "end",
         "",
@@ -136,7 +139,7 @@ def test_an_ordinary_user_has_the_same_sandbox(tmp_path):
 
 def test_a_dead_session_is_a_typed_failure_and_the_next_one_works(open_on):
     box, other = open_on("bubblewrap"), open_on("bubblewrap")
-    os.kill(box._pid, signal.SIGKILL)
+    os.kill(box._member.pid, signal.SIGKILL)
     with pytest.raises(SandboxDied):
         box.run(code="1")
     assert other.run(code="print(1)").stdout == "1\n"
@@ -166,7 +169,7 @@ def test_closing_in_the_middle_of_a_run_ends_it(open_on):
     thread = threading.Thread(target=run)
     thread.start()
     time.sleep(0.3)
-    os.kill(box._pid, signal.SIGKILL)
+    os.kill(box._member.pid, signal.SIGKILL)
     thread.join(20)
     assert not thread.is_alive()
     assert isinstance(failed[0], SandboxDied)
@@ -272,7 +275,7 @@ def kill_session(box: Any) -> None:
     if hasattr(box, "_container"):
         box._container.container.kill()
     else:
-        os.kill(box._pid if hasattr(box, "_pid") else box._process.pid, signal.SIGKILL)
+        os.kill(box._member.pid if hasattr(box, "_member") else box._process.pid, signal.SIGKILL)
 
 
 def soak(backend: str, sessions: int, **options: object) -> None:
