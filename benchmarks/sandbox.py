@@ -1,4 +1,4 @@
-"""What a sandbox costs: `python benchmarks/sandbox.py [docker-host]`. Ratios within one run, on whatever else the machine does.
+"""What a sandbox costs: `python benchmarks/sandbox.py [docker-host] [seconds]`. Ratios within one run, on whatever else the machine does.
 
 Bare subprocess: the same interpreter, started with the same flags and the same one-line program, without any isolation.
 """
@@ -23,26 +23,24 @@ CODE = "print(6 * 7)"
 PYTHON = [sys.executable, "-s", "-S", "-c", CODE]
 
 
-def timed(call: Callable[[], object], seconds: float = 4.0) -> list[float]:
-    """Milliseconds of each call, for as long as said, after one that is not counted."""
-    call()
-    took, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        began = time.perf_counter()
+def compared(calls: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+    """Make the calls in turn, so that all meet the same load, print a line for each, and give their medians in milliseconds."""
+    for call in calls.values():
         call()
-        took.append(1000 * (time.perf_counter() - began))
-    return took
+    took: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(took[next(iter(took))]) < 3:
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            took[name].append(1000 * (time.perf_counter() - began))
+    for name, each in took.items():
+        p95 = statistics.quantiles(each, n=20)[-1]
+        print(f"{name:<50}{statistics.median(each):9.2f}{p95:9.2f}{len(each):8}")
+    return {name: statistics.median(each) for name, each in took.items()}
 
 
-def row(name: str, took: list[float]) -> float:
-    """Print a line of figures; the median."""
-    middle = statistics.median(took)
-    p95 = statistics.quantiles(took, n=20)[-1]
-    print(f"{name:<58}{middle:9.2f}{p95:9.2f}{1000 * len(took) / sum(took):11.0f}")
-    return middle
-
-
-def rate(call: Callable[[], object], threads: int, seconds: float = 4.0) -> float:
+def rate(call: Callable[[], object], threads: int, seconds: float) -> float:
     """Calls per second of several threads together."""
     count, end, lock = 0, time.perf_counter() + seconds, threading.Lock()
 
@@ -75,25 +73,31 @@ def proportional_memory(pid: int) -> int:
     return 0
 
 
-def bubblewrap() -> None:
-    bare = row("bare subprocess", timed(lambda: subprocess.run(PYTHON, capture_output=True, check=True)))
-    with open_sandbox() as box:
-        new = row("bubblewrap, a new interpreter", timed(lambda: box.run(["python3", *PYTHON[1:]])))
-        warm = row("bubblewrap, code in a warm interpreter", timed(lambda: box.run(code=CODE)))
-        cases = timed(lambda: box.run_cases(CODE, [""] * 10))
-        row("bubblewrap, one of ten cases of one start", [ms / 10 for ms in cases])
-    with Pool(1) as pool:
-        row("pool, an isolated call", timed(lambda: pool.run(CODE)))
-    row("bubblewrap, open + run + close", timed(lambda: one_shot("bubblewrap")))
+def bare() -> None:
+    subprocess.run(PYTHON, capture_output=True, check=True)
+
+
+def bubblewrap(seconds: float) -> None:
+    with open_sandbox() as box, Pool(1) as pool:
+        calls = {
+            "bare subprocess": bare,
+            "bubblewrap, a new interpreter": lambda: box.run(["python3", *PYTHON[1:]]),
+            "bubblewrap, code in a warm interpreter": lambda: box.run(code=CODE),
+            "bubblewrap, ten cases of one start": lambda: box.run_cases(CODE, [""] * 10),
+            "pool, an isolated call": lambda: pool.run(CODE),
+            "bubblewrap, open + run + close": lambda: one_shot("bubblewrap"),
+        }
+        ms = compared(calls, seconds)
+    new = ms["bubblewrap, a new interpreter"] - ms["bare subprocess"]
+    warm = ms["bubblewrap, code in a warm interpreter"] - ms["bare subprocess"]
     print(
-        f"bubblewrap costs {new - bare:+.1f} ms a call beside a bare subprocess (goal: at most +25); warm {warm - bare:+.1f} ms"
+        f"beside a bare subprocess: a new interpreter {new:+.1f} ms a call (goal: at most +25), a warm one {warm:+.1f} ms"
     )
     threads = os.cpu_count() or 1
-    bare_rate = rate(lambda: subprocess.run(PYTHON, capture_output=True, check=True), threads)
     with Pool(threads) as pool:
-        pooled = rate(lambda: pool.run(CODE), threads)
+        rates = [rate(call, threads, seconds / 4) for call in (bare, lambda: pool.run(CODE))]
     print(
-        f"{threads} threads: {pooled:.0f} isolated calls a second in a pool (goal: 400), {bare_rate:.0f} bare subprocesses"
+        f"{threads} threads: {rates[1]:.0f} isolated calls a second in a pool (goal: 400), {rates[0]:.0f} bare subprocesses"
     )
     boxes = [open_sandbox(limits=Limits(wall_seconds=60)) for _ in range(64)]
     boxes_of = iter(boxes * 1000)
@@ -104,7 +108,7 @@ def bubblewrap() -> None:
             box = next(boxes_of)
         box.run(code=CODE)
 
-    together = rate(next_box, 64)
+    together = rate(next_box, 64, seconds / 4)
     held = [proportional_memory(box._member.pid) for box in boxes]
     print(
         f"64 sessions at once: {together:.0f} calls a second, {statistics.mean(held) / 2**20:.1f} MiB each (PSS)"
@@ -113,27 +117,29 @@ def bubblewrap() -> None:
         box.close()
 
 
-def docker(host: str) -> None:
+def docker(host: str, seconds: float) -> None:
     environment = {**os.environ, **({"DOCKER_HOST": host} if host else {})}
     flags = ["--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
     command = ["docker", "run", *flags, "turnwise-sandbox", "python3", *PYTHON[1:]]
-    run = row(
-        "docker run",
-        timed(lambda: subprocess.run(command, capture_output=True, check=True, env=environment), 12),
-    )
     with open_sandbox("docker", docker_host=host, warm=0) as box:
-        session = row("docker session, code in a warm interpreter", timed(lambda: box.run(code=CODE)))
-        new = row("docker session, a new interpreter", timed(lambda: box.run(["python3", *PYTHON[1:]])))
+        calls = {
+            "docker run": lambda: subprocess.run(command, capture_output=True, check=True, env=environment),
+            "docker session, a new interpreter": lambda: box.run(["python3", *PYTHON[1:]]),
+            "docker session, code in a warm interpreter": lambda: box.run(code=CODE),
+        }
+        run, new, warm = compared(calls, seconds).values()
     print(
-        f"a call in a session is {run / session:.0f} times faster than docker run, {run / new:.0f} with a new interpreter (goal: 8)"
+        f"docker run against a call in a session: {run / warm:.0f} times, {run / new:.0f} with a new interpreter (goal: 8)"
     )
 
 
 if __name__ == "__main__":
-    print(f"{'':<58}{'p50 ms':>9}{'p95 ms':>9}{'a second':>11}")
-    bubblewrap()
+    host = sys.argv[1] if len(sys.argv) > 1 else ""
+    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 16.0
+    print(f"{'':<50}{'p50 ms':>9}{'p95 ms':>9}{'calls':>8}")
+    bubblewrap(seconds)
     try:
-        docker(sys.argv[1] if len(sys.argv) > 1 else "")
+        docker(host, seconds)
     except Exception as error:
         if type(error).__name__ != "SandboxUnavailable" and not isinstance(
             error, OSError | subprocess.SubprocessError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import socket
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from turnwise.envs.cache import content_key, made_once
+from turnwise.envs.cache import cache_folder, content_key
 from turnwise.sandbox import Limits, Sandbox, SandboxError, SandboxUnavailable, open_sandbox
 
 Open = Callable[..., Sandbox]
@@ -31,13 +32,13 @@ def unavailable(why: str) -> None:
 class Daemon:
     """A dockerd with folders and a socket of its own; it sees no other daemon's containers."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, data: Path, folder: Path) -> None:
+        self.data, self.folder = data, folder
         self.host = f"unix://{folder}/docker.sock"
         self.start()
 
     def start(self) -> None:
-        paths = ("--data-root", self.folder / "data", "--exec-root", self.folder / "exec")
+        paths = ("--data-root", self.data, "--exec-root", self.folder / "exec")
         quiet = ("--pidfile", self.folder / "pid", "--iptables=false", "--ip6tables=false", "--bridge=none")
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -74,9 +75,12 @@ class Daemon:
 
 @pytest.fixture(scope="session")
 def dockerd() -> Iterator[Daemon]:
-    """A daemon that has the image, made of this machine's own packages; the tar is kept in the cache."""
+    """A daemon that has the image, made of this machine's own packages.
+
+    Its images are kept in the cache: to unpack some 8,000 files and to remove them takes longer than all the tests.
+    """
     try:
-        import docker  # noqa: F401
+        import docker
     except ModuleNotFoundError:
         unavailable("the Docker SDK is not installed: pip install 'turnwise[docker]'")
     if os.geteuid() != 0 or shutil.which("dockerd") is None:
@@ -84,25 +88,31 @@ def dockerd() -> Iterator[Daemon]:
     from turnwise.sandbox import docker as backend
     from turnwise.sandbox import image
 
+    kept = cache_folder() / "sandbox-docker"
+    kept.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="turnwise-dockerd-"))
     daemon = None
-    try:
+    with (kept / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one daemon at a time may use the data
         try:
-            daemon = Daemon(folder)
-        except RuntimeError as error:
-            unavailable(f"dockerd does not start: {error}")
-        assert daemon is not None
-        key = content_key(Path(image.__file__), Path("/var/lib/dpkg/status"))
-        made = made_once("sandbox-rootfs", key, lambda at: image.pack_debian(at / "rootfs.tar"))
-        image.build(docker_host=daemon.host, rootfs=made / "rootfs.tar")
-        yield daemon
-    finally:
-        for yard in backend._yards.values():
-            yard.close()
-        backend._yards.clear()
-        if daemon is not None:
-            daemon.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+            try:
+                daemon = Daemon(kept / "data", folder)
+            except RuntimeError as error:
+                unavailable(f"dockerd does not start: {error}")
+            assert daemon is not None
+            made_of = f"{backend.IMAGE}:{content_key(Path(image.__file__), Path('/var/lib/dpkg/status'))}"
+            with contextlib.closing(docker.DockerClient(base_url=daemon.host)) as client:
+                if not client.images.list(made_of):
+                    image.build(docker_host=daemon.host, debian=True)
+                    client.images.get(backend.IMAGE).tag(made_of)
+            yield daemon
+        finally:
+            for yard in backend._yards.values():
+                yard.close()
+            backend._yards.clear()
+            if daemon is not None:
+                daemon.stop()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
