@@ -404,7 +404,12 @@ class Session:
                 while fd in open_pipes and (chunk := read_now(fd)):
                     truncated |= keep_some(buffer, chunk, self.limits["output_bytes"])
         if len(report) >= REPORT.size:
-            usage = REPORT.unpack_from(report)
+            status, peak, cpu = REPORT.unpack_from(report)
+            usage = (
+                status & 0xFF00,
+                peak & 0xFFFFFFFF,
+                cpu,
+            )  # a program can write there: an exit code, whatever it wrote
         status, peak, cpu = usage
         name, code = self.judge(status, cpu, ended, kills)
         return {

@@ -588,6 +588,19 @@ def test_fake_results_printed_to_standard_output(box):
     serves(box)
 
 
+def test_forging_the_answers_of_an_interpreter_that_stays(opened):
+    """Write nonsense to every descriptor, among them that by which the interpreter says that a run has ended."""
+    box = opened(persistent=True)
+    code = (
+        "import os\nfor fd in range(3, 300):\n    try: os.write(fd, b'\\xff' * 20)\n    except OSError: pass\n"
+        "print('on', flush=True)\nos._exit(0)"
+    )
+    assert box.run(code=code).status in ("ok", "error")
+    assert box.run(["echo", "on"]).stdout == "on\n"
+    box.run(code="print(1)")
+    assert box.run(code="print(1)").stdout == "1\n"
+
+
 def test_exiting_before_the_tests(box):
     """sys.exit(0) and os._exit(0) count as what they are: no output."""
     for code in ("import sys; sys.exit(0)", "import os; os._exit(0)"):
