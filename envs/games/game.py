@@ -53,6 +53,10 @@ class Game(TurnEnv):
         """Set up the first position; all that is random about it comes from `draws`, which is seeded by the task."""
         raise NotImplementedError
 
+    def content(self) -> str:
+        """What makes the task, by which it falls into a split; by default what the seats see at first."""
+        return repr([self.view(seat) for seat in range(len(self.roles))])
+
     def movers(self) -> tuple[int, ...]:
         """The seats that move now: one, or several at the same time; none when the game is over."""
         raise NotImplementedError
@@ -88,7 +92,7 @@ class Game(TurnEnv):
         self.forfeited: int | None = None
         for attempt in range(_TRIES):
             self.deal(np.random.Generator(np.random.PCG64([task.seed, attempt])))
-            if split_of(repr([self.view(seat) for seat in range(len(self.roles))])) == task.split:
+            if split_of(self.content()) == task.split:
                 break
         else:
             raise InvalidParameter(

@@ -25,14 +25,14 @@ class KuhnPoker(Game):
     Tools: `act(action)`: `pass` checks, or folds after a bet; `bet` bets one chip, or calls a bet.
     Reward: in the last turn the chips that were won over all hands, from -2 to 2 a hand, as a number in [0, 1]; 0.5 is even.
     Terminated: after `hands` hands; a hand ends with two passes, a fold, or a call, and the higher card wins the pot. The players
-        begin in turn. Truncated: `max_turns` (12 as registered). Success: chips were won.
+        begin in turn. Truncated: `max_turns` (24 as registered). Success: chips were won.
     Task: the cards of all hands.
     State key: all cards, all betting and the seat. Expert: the equilibrium strategy with alpha = 1/3 (bets a third of the jacks and
         all kings when it begins); what it mixes follows from the task and the hand.
     Source: Kuhn, A Simplified Two-Person Poker (1950).
     """
 
-    hands: Annotated[int, Field(ge=1, le=50)] = 5
+    hands: Annotated[int, Field(ge=1, le=50)] = 10
 
     roles = ("first", "second")
     rules = (
@@ -46,6 +46,10 @@ class KuhnPoker(Game):
         # One number a hand and seat: what the two mix must not hang together.
         self.mix = draws.random((self.hands, 2)).tolist()
         self.betting = [""]
+
+    def content(self) -> str:
+        """The cards of all hands."""
+        return repr(self.cards)
 
     def _hand(self) -> int:
         return len(self.betting) - 1

@@ -332,24 +332,6 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
                             turn.advantage = value
                 write_trajectories(folder / "trajectories" / f"step-{step}.jsonl", rollout.trajectories)
 
-            every = config.trainer.checkpoint_every
-            if step == config.trainer.steps or (every and step % every == 0):
-                with clock("checkpoint"):
-                    saved = {
-                        "step": step,
-                        "source": source,
-                        "optimizer": optimizer.state_dict(),
-                        "history": history,
-                        "rewards": rewards.state_dict(),
-                        "memory": memory.state_dict() if memory is not None else None,
-                        "replay": buffer.state_dict() if buffer is not None else None,
-                    }
-                    extra = {"critic": critic.save} if critic is not None else {}
-                    checkpoint.save(
-                        checkpoints, step, model, tokenizer, saved, config.trainer.keep_checkpoints, extra
-                    )
-                rival = earlier(checkpoint.latest(checkpoints))
-
             metrics["dropped_episodes"] = float(dropped)
             if buffer is not None:
                 metrics["replayed_episodes"] = float(len(replayed))
@@ -362,6 +344,24 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
             metrics |= clock.metrics(rollout)
             for logger in loggers:
                 logger.log(step, metrics)
+
+            # After the metrics: whoever goes on from this checkpoint finds the line of its step.
+            every = config.trainer.checkpoint_every
+            if step == config.trainer.steps or (every and step % every == 0):
+                saved = {
+                    "step": step,
+                    "source": source,
+                    "optimizer": optimizer.state_dict(),
+                    "history": history,
+                    "rewards": rewards.state_dict(),
+                    "memory": memory.state_dict() if memory is not None else None,
+                    "replay": buffer.state_dict() if buffer is not None else None,
+                }
+                extra = {"critic": critic.save} if critic is not None else {}
+                checkpoint.save(
+                    checkpoints, step, model, tokenizer, saved, config.trainer.keep_checkpoints, extra
+                )
+                rival = earlier(checkpoint.latest(checkpoints))
     finally:
         rewards.close()
         for logger in loggers:
