@@ -58,11 +58,13 @@ class Daemon:
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(self.host.removeprefix("unix://")) == 0
 
-    def containers(self) -> int:
+    def containers(self, pid: int) -> int:
+        """How many a process has."""
         import docker
 
         with contextlib.closing(docker.DockerClient(base_url=self.host)) as client:
-            return len(client.containers.list(all=True, ignore_removed=True))
+            found = client.containers.list(all=True, ignore_removed=True)
+            return sum(f":{pid}:" in container.labels.get("turnwise.sandbox", "") for container in found)
 
     def stop(self) -> None:
         self.process.terminate()

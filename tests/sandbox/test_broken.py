@@ -217,7 +217,7 @@ def test_a_host_that_is_killed_leaves_nothing(backend, request):
     assert until(lambda: not left())
     assert not folder or until(lambda: not Path(folder).exists())
     if backend == "docker":
-        assert until(lambda: request.getfixturevalue("dockerd").containers() == 0)
+        assert until(lambda: request.getfixturevalue("dockerd").containers(host.pid) == 0)
     if backend == "bubblewrap":
         assert python("from turnwise.sandbox import cgroups; cgroups.find()").returncode == 0
         assert until(lambda: groups(host.pid) == [])
@@ -335,4 +335,4 @@ def test_nothing_is_left_after_many_sessions_of_which_one_in_twenty_is_killed(ba
     assert set(Path("/tmp").glob("turnwise-sandbox-*")) == folders
     assert groups() == []
     if backend == "docker":
-        assert until(lambda: request.getfixturevalue("dockerd").containers() <= 2)
+        assert until(lambda: request.getfixturevalue("dockerd").containers(os.getpid()) <= 2)
