@@ -20,6 +20,7 @@ from .trajectory import SCHEMA_VERSION, Trajectory, Turn, read_trajectories, wri
 register("Bandit-v1", f"{__name__}.puzzles.bandit:Bandit")
 register("ConnectFour-v1", f"{__name__}.games.connect_four:ConnectFour", max_turns=24)
 register("Cooking-v1", f"{__name__}.puzzles.cooking:Cooking")
+register("Code-v1", f"{__name__}.code.code:Code", max_turns=8)
 register("FrozenLake-v1", f"{__name__}.frozen_lake:FrozenLake", max_turns=12)
 register("GraphNavigation-v1", f"{__name__}.puzzles.graph_navigation:GraphNavigation")
 register("Hanoi-v1", f"{__name__}.puzzles.hanoi:Hanoi")

@@ -328,7 +328,7 @@ class Python(ToolFormat):
     """A fenced Python block (CodeAct): either one call with literal arguments, or code for the tool that takes code.
 
     A block that is one call of a known tool is that call. Any other block goes whole to the environment's tool with a
-    single `code: str` parameter, where there is one.
+    single `code: str` parameter, where there is one, and to the first where there are several.
     """
 
     name = "python"
@@ -347,19 +347,16 @@ class Python(ToolFormat):
         call = _literal_call(block, tools)
         if isinstance(call, Call) and call.tool in tools:
             return call
-        for spec in tools.values():
-            if spec.parameters == ("code",):
-                return Call(spec.name, {"code": block})
-        return call
+        name = _taker(tools)
+        return Call(name, {"code": block}) if name else call
 
     def render(self, call: Call, tools: Tools) -> str:
         """The call with keyword arguments, or the code itself, in a fenced block."""
-        spec = tools.get(call.tool)
-        if spec is not None and spec.parameters == ("code",):
+        if call.tool == _taker(tools):
             code = str(call.arguments["code"])
         else:
             arguments = to_jsonable_python(call.arguments, inf_nan_mode="constants")
-            code = f"{call.tool}({', '.join(f'{n}={v!r}' for n, v in arguments.items())})"
+            code = f"{call.tool}({', '.join(f'{n}={_literal(v)}' for n, v in arguments.items())})"
         fence = "`" * max([2, *map(len, re.findall("`+", code))])
         return f"{fence}`python\n{code}\n{fence}`"
 
@@ -371,6 +368,19 @@ class Python(ToolFormat):
             + "\n".join(lines)
             + "\n```"
         )
+
+
+def _taker(tools: Tools) -> str | None:
+    """The tool that a bare block of code goes to."""
+    return next((name for name, spec in tools.items() if spec.parameters == ("code",)), None)
+
+
+def _literal(value: Any) -> str:
+    """A value as Python writes it, a text of several lines as it stands where that is exact."""
+    if not isinstance(value, str) or "\n" not in value:
+        return repr(value)
+    exact = value.replace("\n", "").isprintable() and "\\" not in value
+    return f"'''{value}'''" if exact and "'''" not in value and not value.endswith("'") else repr(value)
 
 
 _PARSING = threading.Lock()

@@ -9,10 +9,17 @@ Form = Literal["function", "io"]
 
 
 class Case(NamedTuple):
-    """A call of the function and what it must return."""
+    """A call of the function and what it must return.
+
+    Attributes:
+        arguments: by position.
+        expected: the result.
+        loose: compare as APPS does: tuples are lists, and of a list of one its element counts too.
+    """
 
     arguments: tuple[Any, ...]
     expected: Any
+    loose: bool = False
 
 
 class Exchange(NamedTuple):
@@ -44,7 +51,8 @@ class Problem:
         hidden: the tests that decide; more than the visible ones.
         reference: a program that passes all.
         mutants: plausible programs that fail at least one hidden test.
-        library: what the test code of a `Script` may use beside the function, the reference included.
+        library: what the test code of a `Script` may use beside the function; the reference is part of it.
+        called: the name by which the test code of a `Script` calls the function.
     """
 
     statement: str
@@ -56,3 +64,4 @@ class Problem:
     reference: str
     mutants: tuple[str, ...] = ()
     library: str = ""
+    called: str = ""

@@ -17,6 +17,7 @@ from turnwise.envs.check import CHECKS, Subject
 IDS = tw.env_ids()
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((env_id, {}) for env_id in IDS),
+    ("Code-v1", {"style": "short", "format": "bracket", "max_turns": 4}),
     ("FrozenLake-v1", {"slip": 0.3, "size": 6, "format": "react"}),
     ("HigherLower-v1", {"high": 2, "format": "bracket", "system_prompt": False}),
     ("HigherLower-v1", {"high": 10**9, "max_turns": 31, "reward": "outcome"}),
