@@ -5,22 +5,29 @@ What the reference solution returns is computed here, in this process: it is our
 
 from __future__ import annotations
 
-import copy
+import marshal
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from .families import FAMILIES, Family
 from .problems import Case, Exchange, Problem, Test
 from .values import same
 
+T = TypeVar("T")
+
 VISIBLE = 3
 HIDDEN = 10
 """Fewest hidden tests; there are more where mutants need them."""
-_INPUTS = 60
+_INPUTS = (40, 160, 640)
+"""How many inputs to draw; more where those before tell too few mutants."""
 _MUTANTS = 3
 """Fewest mutants of a variant. A mutant that changes a branch which the variant never takes is no mutant of it."""
+
+
+Program = tuple[str, Callable[..., Any]]
+"""A program of our own as text, and its function."""
 
 
 class GeneratorError(AssertionError):
@@ -41,28 +48,20 @@ def _problem(family: str, split: str, variant: int, seed: int, form: str) -> Pro
     kind = FAMILIES[family]
     chosen = kind.variants[split][variant]
     rng = Random(seed)
-    reference = kind.solution(chosen)
-    solve = callable_of(reference, kind.name)
-    inputs = kind.inputs(chosen, rng, _INPUTS)
-    cases = [Case(arguments, solve(*copy.deepcopy(arguments))) for arguments in inputs]
-    edges = len(kind.inputs(chosen, rng, 0))
-    hidden = _sample(cases[:edges], HIDDEN // 2, rng)
-    hidden += _sample([c for c in cases if c not in hidden], HIDDEN - len(hidden), rng)
-    mutants = []
-    for wrong in kind.wrong(chosen):
-        failing = _failing(callable_of(wrong, kind.name), cases)
-        if not failing or wrong in mutants:
-            continue
-        mutants.append(wrong)
-        if not any(case in hidden for case in failing):
-            hidden.append(failing[rng.randrange(len(failing))])
-    if len(mutants) < _MUTANTS:
+    (reference, solve), wrongs = _programs(family, split, variant)
+    for number in _INPUTS:
+        inputs = kind.inputs(chosen, rng, number)
+        cases = [Case(arguments, solve(*_fresh(arguments))) for arguments in inputs]
+        mutants, places = _hidden(cases, wrongs, len(kind.inputs(chosen, rng, 0)), rng)
+        if len(mutants) >= _MUTANTS:
+            break
+    else:
         raise GeneratorError(
-            f"{family} {chosen} has {len(mutants)} mutants that {len(cases)} tests tell from it, not {_MUTANTS}"
+            f"{family} {chosen} has {len(mutants)} mutants that tests tell from it, not {_MUTANTS}"
         )
-    others = [case for case in cases if case not in hidden]
-    visible = _sample([c for c in others if c.arguments and any(c.arguments)] or others, VISIBLE, rng)
-    rng.shuffle(hidden)
+    hidden = [cases[i] for i in places]
+    others = [case for i, case in enumerate(cases) if i not in places]
+    visible = _sample([c for c in others if any(c.arguments)], VISIBLE, rng)
     statement = kind.statement(chosen)
     if form == "function":
         return Problem(
@@ -85,8 +84,51 @@ def _problem(family: str, split: str, variant: int, seed: int, form: str) -> Pro
     )
 
 
-def _sample(cases: Sequence[Case], number: int, rng: Random) -> list[Case]:
-    return rng.sample(cases, min(max(0, number), len(cases)))
+@lru_cache(maxsize=4096)
+def _programs(family: str, split: str, variant: int) -> tuple[Program, tuple[Program, ...]]:
+    """The reference solution of a variant and its mutants, none twice."""
+    kind = FAMILIES[family]
+    chosen = kind.variants[split][variant]
+    wrong = [text for text in dict.fromkeys(kind.wrong(chosen)) if text != kind.solution(chosen)]
+    return _compiled(kind.solution(chosen), kind.name), tuple(_compiled(text, kind.name) for text in wrong)
+
+
+def _hidden(
+    cases: Sequence[Case], wrongs: Sequence[Program], edges: int, rng: Random
+) -> tuple[list[str], list[int]]:
+    """Mutants that the cases tell from the solution, and places of hidden tests: each mutant fails one at least.
+
+    Args:
+        cases: the edge cases first.
+        wrongs: the mutants.
+        edges: number of edge cases.
+        rng: draws the others.
+    """
+    places = _sample(range(edges), HIDDEN // 2, rng)
+    places += _sample([i for i in range(len(cases)) if i not in places], HIDDEN - len(places), rng)
+    mutants = []
+    for wrong, function in wrongs:
+        first = [*places, *(i for i in range(len(cases)) if i not in places)]
+        told = next((i for i in first if fails(function, cases[i])), None)
+        if told is not None:
+            mutants.append(wrong)
+            if told not in places:
+                places.append(told)
+    rng.shuffle(places)
+    return mutants, places
+
+
+def _compiled(text: str, name: str) -> Program:
+    return text, callable_of(text, name)
+
+
+def _sample(choices: Sequence[T], number: int, rng: Random) -> list[T]:
+    return rng.sample(choices, min(max(0, number), len(choices)))
+
+
+def _fresh(arguments: Any) -> Any:
+    """A copy that a function may change, as `copy.deepcopy` makes it, in a tenth of the time."""
+    return marshal.loads(marshal.dumps(arguments))
 
 
 def callable_of(source: str, name: str) -> Callable[..., Any]:
@@ -96,17 +138,12 @@ def callable_of(source: str, name: str) -> Callable[..., Any]:
     return space[name]  # type: ignore[no-any-return]
 
 
-def _failing(function: Callable[..., Any], cases: Sequence[Case]) -> list[Case]:
-    """The cases that a wrong function gets wrong."""
-    failing = []
-    for case in cases:
-        try:
-            right = same(function(*copy.deepcopy(case.arguments)), case.expected)
-        except Exception:
-            right = False
-        if not right:
-            failing.append(case)
-    return failing
+def fails(function: Callable[..., Any], case: Case) -> bool:
+    """Whether a function of our own gets a case wrong."""
+    try:
+        return not same(function(*_fresh(case.arguments)), case.expected)
+    except Exception:
+        return True
 
 
 # The form `io`: how arguments stand on standard input, and results on standard output.

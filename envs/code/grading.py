@@ -12,7 +12,7 @@ import json
 import marshal
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -147,6 +147,33 @@ def grade(
     return Report(stage, trouble, tuple(outcomes))
 
 
+_CALL = """
+from importlib import import_module
+
+
+def call(module, name, arguments):
+    return getattr(import_module(module), name)(*arguments)
+"""
+
+
+def passed_calls(
+    sessions: Sessions, calls: Sequence[tuple[str, str, Case]], files: Mapping[str, bytes], seconds: float
+) -> list[bool]:
+    """Which calls of functions of a package (module, function, case) give what they should.
+
+    Args:
+        sessions: where they run, on a copy of the files.
+        calls: all in one process, as in `grade`.
+        files: content by path.
+        seconds: for each call.
+    """
+    encoded = [[encode((module, name, case.arguments)), encode({})] for module, name, case in calls]
+    _, _, answers = _answers(sessions, "call", _CALL, encoded, seconds, files)
+    return [
+        "value" in a and same(_read(a)[0], call[2].expected) for a, call in zip(answers, calls, strict=True)
+    ]
+
+
 def _agrees(value: Any, case: Case) -> bool:
     if not case.loose:
         return same(value, case.expected)
@@ -170,7 +197,12 @@ Answer = dict[str, Any]
 
 
 def _answers(
-    sessions: Sessions, entry: str, program: str, calls: Sequence[Any], seconds: float
+    sessions: Sessions,
+    entry: str,
+    program: str,
+    calls: Sequence[Any],
+    seconds: float,
+    files: Mapping[str, bytes] | None = None,
 ) -> tuple[str, str, list[Answer]]:
     """Stage, trouble, and an answer to each call.
 
@@ -181,7 +213,7 @@ def _answers(
     for _ in range(_STARTS):
         left = [[i, *call] for i, call in enumerate(calls) if i not in found]
         job = {"source": program, "entry": entry, "calls": left, "seconds": seconds}
-        result = sessions.run_cases(RUNNER, [json.dumps(job)], timeout=seconds * 2 + 1)[0]
+        result = sessions.run_cases(RUNNER, [json.dumps(job)], timeout=seconds * 2 + 1, files=files)[0]
         lines = lines_of(result)
         first = next((line for line in lines if line.get("stage") in ("syntax", "load", "loaded")), None)
         if first is None or first["stage"] != "loaded":

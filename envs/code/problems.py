@@ -65,3 +65,6 @@ class Problem:
     mutants: tuple[str, ...] = ()
     library: str = ""
     called: str = ""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Problem:
+        return self  # frozen: snapshots share it

@@ -53,11 +53,11 @@ class Sessions:
                 " isolation by sandbox=process allow_unsafe=true"
             ) from error
 
-    def _opened(self, files: Mapping[str, str]) -> Sandbox:
+    def _opened(self, files: Mapping[str, bytes]) -> Sandbox:
         return open_sandbox(self.backend, self.limits, files, **self._options)
 
     @contextmanager
-    def open(self, files: Mapping[str, str] | None = None) -> Iterator[Sandbox]:
+    def open(self, files: Mapping[str, bytes] | None = None) -> Iterator[Sandbox]:
         """A fresh sandbox with these files, for one use.
 
         Raises:
@@ -72,8 +72,14 @@ class Sessions:
             raise SandboxLost(str(error)) from error
 
     def run_cases(
-        self, code: str, inputs: Sequence[str], *, language: str = "python", timeout: float
+        self,
+        code: str,
+        inputs: Sequence[str],
+        *,
+        language: str = "python",
+        timeout: float,
+        files: Mapping[str, bytes] | None = None,
     ) -> Sequence[ExecResult]:
-        """Run a program once for each input in a fresh sandbox; see `Sandbox.run_cases`."""
-        with self.open() as sandbox:
+        """Run a program once for each input in a fresh sandbox with these files; see `Sandbox.run_cases`."""
+        with self.open(files) as sandbox:
             return sandbox.run_cases(code, inputs, language=language, timeout=timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ class Family:
 
     def _function(self, body: str, variant: Mapping[str, Any]) -> str:
         written = Template(textwrap.dedent(body).strip()).substitute(variant)
-        return f"{self.signature}\n{textwrap.indent(written, '    ')}\n"
+        return folded(f"{self.signature}\n{textwrap.indent(written, '    ')}\n")
 
     def inputs(self, variant: Mapping[str, Any], rng: Random, number: int) -> list[Arguments]:
         """The edge cases, and random arguments up to `number` in all, none twice."""
@@ -135,6 +136,82 @@ def family(
 def of_topic(topic: str, *families: Callable[[str], Family]) -> list[Family]:
     """The families of a topic."""
     return [made(topic) for made in families]
+
+
+# A body chooses by its parameters, as in `if "$side" == "left"`. A variant's program has the choice made.
+
+
+class _Fold(ast.NodeTransformer):
+    """Evaluates choices between constants."""
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        """`{"a": x, "b": y}["a"]` is x."""
+        self.generic_visit(node)
+        if isinstance(node.value, ast.Dict) and isinstance(node.slice, ast.Constant):
+            for key, value in zip(node.value.keys, node.value.values, strict=True):
+                if isinstance(key, ast.Constant) and key.value == node.slice.value:
+                    return value
+        return node
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        """Equality of two texts is True or False."""
+        self.generic_visit(node)
+        if len(node.ops) == 1 and isinstance(node.ops[0], ast.Eq | ast.NotEq):
+            a, b = node.left, node.comparators[0]
+            if _is_text(a) and _is_text(b):
+                return ast.Constant((a.value == b.value) is isinstance(node.ops[0], ast.Eq))  # type: ignore[attr-defined]
+        return node
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        """`True and x` is x, `False and x` is False; the like for `or`."""
+        self.generic_visit(node)
+        neutral = isinstance(node.op, ast.And)
+        left: list[ast.expr] = []
+        for value in node.values:
+            if isinstance(value, ast.Constant) and isinstance(value.value, bool):
+                if value.value is neutral:
+                    continue
+                left.append(value)
+                break
+            left.append(value)
+        if not left:
+            return ast.Constant(neutral)
+        if (
+            isinstance(left[-1], ast.Constant)
+            and left[-1].value is not neutral
+            and isinstance(left[-1].value, bool)
+        ):
+            return left[-1]
+        return left[0] if len(left) == 1 else ast.BoolOp(node.op, left)
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
+        """`x if True else y` is x."""
+        self.generic_visit(node)
+        if isinstance(node.test, ast.Constant) and isinstance(node.test.value, bool):
+            return node.body if node.test.value else node.orelse
+        return node
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        """The branch that is taken."""
+        self.generic_visit(node)
+        if isinstance(node.test, ast.Constant) and isinstance(node.test.value, bool):
+            return (node.body if node.test.value else node.orelse) or [ast.Pass()]
+        return node
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def folded(program: str) -> str:
+    """A program with the choices between constants made."""
+    tree = _Fold().visit(ast.parse(program))
+    for node in ast.walk(tree):  # `pass` stays only where nothing else stands
+        for name in ("body", "orelse"):
+            block = getattr(node, name, None)
+            if isinstance(block, list) and len(block) > 1:
+                setattr(node, name, [s for s in block if not isinstance(s, ast.Pass)] or [ast.Pass()])
+    return ast.unparse(ast.fix_missing_locations(tree)) + "\n"
 
 
 # Random inputs.

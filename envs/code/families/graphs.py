@@ -95,6 +95,7 @@ GRAPHS = of_topic(
             ("old, new = group[a], group[b]", "old, new = a, group[b]"),
             ("if s >= $k]", "]"),
             ("group[a], group[b]", "group[b], b"),
+            ("new if g == old else g", "new if g >= old else g"),
         ],
         lambda r, p: ((n := r.randint(1, 11)), pairs(r, n, n)),
         lambda p: [
