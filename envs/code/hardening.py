@@ -21,7 +21,7 @@ from .problems import Problem, Script
 from .sessions import Sessions
 from .values import decode, encode, same
 
-_SECONDS = 0.25
+_SECONDS = 1.0
 """For a call of the reference or a mutant: what takes longer is no input for a test."""
 _FURTHER = 6
 """Further tests beyond those that tell mutants apart."""
@@ -207,7 +207,7 @@ def _changed(x: Any, rng: Random, pool: dict[type, list[Any]]) -> Any:
         case float():
             return rng.choice((x + 1.0, x - 0.5, 0.0, 1.0, round(x + rng.random(), 2), -x))
         case str():
-            return _changed_text(x, rng)
+            return _changed_text(x, rng, pool)
         case list():
             return _changed_list(x, rng, pool)
         case tuple():
@@ -228,7 +228,13 @@ def _changed(x: Any, rng: Random, pool: dict[type, list[Any]]) -> Any:
             return x
 
 
-def _changed_text(x: str, rng: Random) -> str:
+def _changed_text(x: str, rng: Random, pool: dict[type, list[Any]]) -> str:
+    if " " in x and rng.random() < 0.5:
+        parts = x.split(" ")
+        known = [part for text in pool.get(str, []) for part in text.split(" ")]
+        parts[rng.randrange(len(parts))] = rng.choice(known)
+        rng.shuffle(parts)
+        return " ".join(parts)
     i, j = sorted((rng.randrange(len(x) + 1), rng.randrange(len(x) + 1)))
     letter = rng.choice(x) if x and rng.random() < 0.8 else rng.choice("abcxyzABC 019")
     return rng.choice(
@@ -249,7 +255,7 @@ def _changed_list(x: list[Any], rng: Random, pool: dict[type, list[Any]]) -> lis
     if not items:
         return [rng.choice(pool[int])] if pool.get(int) else items
     i = rng.randrange(len(items))
-    match rng.randrange(6):
+    match rng.randrange(7):
         case 0:
             del items[i]
         case 1:
@@ -258,6 +264,9 @@ def _changed_list(x: list[Any], rng: Random, pool: dict[type, list[Any]]) -> lis
             rng.shuffle(items)
         case 3:
             items = items[:i]
+        case 4 if all(isinstance(row, list) and len(row) == len(items[0]) for row in items):
+            order = rng.sample(range(len(items[0])), len(items[0]))
+            items = [[row[j] for j in order] for row in items]  # the columns of a matrix
         case _:
             items[i] = _changed(items[i], rng, pool)
     return items

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -13,6 +15,8 @@ import textwrap
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -595,3 +599,65 @@ def test_a_trajectory_of_programs_is_plain_json() -> None:
     result = tw.make("Code-v1").rollout(tw.agents.ExpertAgent(noise=0.5), episodes=4)
     for trajectory in result.trajectories:
         assert json.loads(trajectory.to_json())["family"] in FAMILIES
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_thousand_episodes_with_sandboxes_killed_at_random_leave_nothing_behind() -> None:
+    from turnwise.sandbox import bubblewrap
+
+    env = tw.make("Code-v1", style="short", format="bracket", max_turns=4)
+    env.rollout(tw.agents.ExpertAgent(), episodes=2)
+    (launcher,) = [v for (pid, _), v in bubblewrap._launchers.items() if pid == os.getpid()]
+    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    wanted: SimpleQueue[bool] = SimpleQueue()
+    killed = 0
+
+    def kill_some() -> None:
+        nonlocal killed
+        rng = random.Random(0)
+        while wanted.get():
+            for _ in range(1000):
+                if sessions := children_of(launcher.process.pid):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(rng.choice(sessions), signal.SIGKILL)
+                        killed += 1
+                    break
+                time.sleep(0.001)
+
+    killer = threading.Thread(target=kill_some)
+    killer.start()
+    turns = random.Random(1)
+
+    class Agent(tw.agents.ExpertAgent):
+        async def act(self, conversation: Any) -> Any:
+            if turns.random() < 0.025:  # of two turns or so: one in twenty episodes
+                wanted.put(True)
+            return await super().act(conversation)
+
+    result = env.rollout(Agent(noise=0.5), episodes=EPISODES, concurrency=8)
+    wanted.put(False)
+    killer.join()
+    assert killed > 0.02 * EPISODES
+    assert len(result.trajectories) == EPISODES
+    assert set(result.failures) <= {"SandboxLost"}
+    assert len(result.played) > 0.95 * EPISODES
+    deadline = time.monotonic() + 30
+    while children_of(launcher.process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert children_of(launcher.process.pid) == []
+    assert threading.active_count() <= threads + 1
+    assert len(os.listdir("/proc/self/fd")) <= files + 2
+
+
+EPISODES = 1_000
+
+
+def children_of(pid: int) -> list[int]:
+    """The children of bwrap's own program, which are the sandboxes."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        inner = Path(f"/proc/{child}/task/{child}/children")
+        with contextlib.suppress(FileNotFoundError):
+            found += [int(c) for c in inner.read_text().split()]
+    return found
