@@ -284,6 +284,38 @@ def agent_name(agent: AgentLike) -> str:
     return str(getattr(agent, "name", None) or getattr(agent, "__name__", None) or type(agent).__name__)
 
 
+def unplayed(
+    env: TurnEnv, job: Job, agent: str, *, seed: int = 0, attempt: int = 1, role: str = ""
+) -> Trajectory:
+    """The trajectory of an episode that has not begun: failed, until something else comes of it.
+
+    Args:
+        env: what is played.
+        job: what of it.
+        agent: name of the agent.
+        seed: mixed into the agent's seed.
+        attempt: how often the episode was started.
+        role: the agent's seat in a game of several, which has a seed of its own.
+    """
+    return Trajectory(
+        env_id=env.env_id,
+        env_kwargs=to_jsonable_python(env.parameters, fallback=repr),
+        task_id=job.task or "",
+        split=job.split or env.split,
+        seed=job.seed,
+        status="failed",
+        score=0.0,
+        success=False,
+        turns=[],
+        group=job.group,
+        sample=job.sample,
+        role=role,
+        agent=agent,
+        agent_seed=agent_seed(seed, job.seed, job.task, job.sample, *filter(None, [role])),
+        attempts=attempt,
+    )
+
+
 async def _episode(
     seat: _Seat,
     agent: AgentLike,
@@ -296,22 +328,7 @@ async def _episode(
 ) -> Trajectory:
     """Play one episode; every exception but the caller's mistakes becomes a failed trajectory."""
     template = seat.template
-    trajectory = Trajectory(
-        env_id=template.env_id,
-        env_kwargs=to_jsonable_python(template.parameters, fallback=repr),
-        task_id=job.task or "",
-        split=job.split or template.split,
-        seed=job.seed,
-        status="failed",
-        score=0.0,
-        success=False,
-        turns=[],
-        group=job.group,
-        sample=job.sample,
-        agent=agent_name(agent),
-        agent_seed=agent_seed(seed, job.seed, job.task, job.sample),
-        attempts=attempt,
-    )
+    trajectory = unplayed(template, job, agent_name(agent), seed=seed, attempt=attempt)
     conversation: Conversation | None = None
 
     async def run() -> None:

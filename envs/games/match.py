@@ -7,12 +7,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic_core import to_jsonable_python
-
 from ..agent import AgentLike, Conversation, Message, Reply
 from ..errors import ContextFull, UsageError, nearest
 from ..formats import writable
-from ..rollout import Job, RolloutResult, agent_name, agent_seed, as_act, make_jobs, recorded, run_async
+from ..rollout import Job, RolloutResult, agent_name, as_act, make_jobs, recorded, run_async, unplayed
 from ..trajectory import Trajectory
 from .game import Game
 
@@ -181,23 +179,8 @@ class _Seat:
             None  # the answer to an illegal move, which is seen instead of the plain view
         )
         self._seen = ""
-        self.trajectory = Trajectory(
-            env_id=template.env_id,
-            env_kwargs=to_jsonable_python(template.parameters, fallback=repr),
-            task_id=job.task or "",
-            split=job.split or template.split,
-            seed=job.seed,
-            status="failed",
-            score=0.0,
-            success=False,
-            turns=[],
-            group=job.group * len(template.roles) + number,
-            sample=job.sample,
-            role=role,
-            agent=agent_name(agent),
-            agent_seed=agent_seed(seed, job.seed, job.task, job.sample, role),
-            attempts=attempt,
-        )
+        self.trajectory = unplayed(template, job, agent_name(agent), seed=seed, attempt=attempt, role=role)
+        self.trajectory.group = job.group * len(template.roles) + number
 
     async def ask(self, game: Game) -> tuple[Reply, float]:
         """The agent's answer to what the seat sees, and the seconds it took."""

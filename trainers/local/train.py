@@ -101,25 +101,8 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
         trainable, lr=config.trainer.lr, betas=(0.9, 0.99), weight_decay=config.trainer.weight_decay
     )
     reference = models.Reference(source, model, config.model, device) if config.loss.kl_coefficient else None
-    agent = LocalAgent(
-        model,
-        tokenizer,
-        temperature=config.model.temperature,
-        top_p=config.model.top_p,
-        max_new_tokens=config.model.max_new_tokens,
-        max_context=config.model.max_context,
-        slots=config.trainer.concurrency,
-        template_kwargs=config.model.template_kwargs,
-    )
-    student = LocalAgent(
-        model,
-        tokenizer,
-        temperature=config.model.eval_temperature,
-        max_new_tokens=config.model.max_new_tokens,
-        max_context=config.model.max_context,
-        slots=config.trainer.concurrency,
-        template_kwargs=config.model.template_kwargs,
-    )
+    agent = _agent(model, tokenizer, config, config.model.temperature, config.model.top_p)
+    student = _agent(model, tokenizer, config, config.model.eval_temperature, 1.0)
 
     scheme = credit.spec(config.credit.name)
     needs = scheme.all_needs(config.credit.parameters)
@@ -174,15 +157,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
         if config.trainer.self_play != "earlier":
             return None
         frozen, _ = models.load(source, config.model, device=device, seed=config.seed, resume=saved)
-        return LocalAgent(
-            frozen.eval(),
-            tokenizer,
-            temperature=config.model.temperature,
-            top_p=config.model.top_p,
-            max_new_tokens=config.model.max_new_tokens,
-            max_context=config.model.max_context,
-            slots=config.trainer.concurrency,
-        )
+        return _agent(frozen.eval(), tokenizer, config, config.model.temperature, config.model.top_p)
 
     rival = earlier(last)
 
@@ -398,6 +373,19 @@ def _device(name: str) -> torch.device:
 
 def _half(dtype: str, device: torch.device) -> bool:
     return dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
+
+
+def _agent(model: Any, tokenizer: Any, config: TrainConfig, temperature: float, top_p: float) -> LocalAgent:
+    return LocalAgent(
+        model,
+        tokenizer,
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=config.model.max_new_tokens,
+        max_context=config.model.max_context,
+        slots=config.trainer.concurrency,
+        template_kwargs=config.model.template_kwargs,
+    )
 
 
 def _rollouts(

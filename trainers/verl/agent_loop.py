@@ -25,10 +25,10 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutp
 
 from ...agents.chat import ChatTokenizer
 from ...configs.schema import TrainConfig
-from ...envs import Job, Trajectory, TurnEnv, make
+from ...envs import Job, TurnEnv, make
 from ...envs.agent import Conversation, Reply
 from ...envs.errors import ContextFull, EnvFailure, UsageError
-from ...envs.rollout import collect
+from ...envs.rollout import collect, unplayed
 from .rows import to_row
 
 NAME = "turnwise"
@@ -211,7 +211,8 @@ class EpisodeLoop(AgentLoopBase):  # type: ignore[misc]
             (trajectory,) = result.trajectories
         except Exception as error:
             mistake = f"{type(error).__name__}: {error}"
-            trajectory = _lost(place.env, job, mistake)
+            trajectory = unplayed(place.env, job, ServerAgent.name)
+            trajectory.error = mistake[:2000]
         row = to_row(trajectory, pad=place.pad)
         row.record.update(index=job.group, sample=job.sample, mistake=mistake)
         versions = agent.versions or [int(fields["global_steps"]) - 1]
@@ -297,20 +298,3 @@ def load_modules(imports: Sequence[str]) -> None:
         sys.path.append(str(path.parent))
         sys.modules[path.stem] = module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-
-
-def _lost(env: TurnEnv, job: Job, why: str) -> Trajectory:
-    return Trajectory(
-        env_id=env.env_id,
-        task_id=job.task or "",
-        split=job.split or env.split,
-        seed=job.seed,
-        status="failed",
-        score=0.0,
-        success=False,
-        turns=[],
-        group=job.group,
-        sample=job.sample,
-        agent=ServerAgent.name,
-        error=why[:2000],
-    )
