@@ -102,6 +102,9 @@ class Database(ABC):
     def __hash__(self) -> int:
         return hash(self.key)
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Database:
+        return self  # it never changes: snapshots share it
+
     @abstractmethod
     def tables(self) -> Sequence[Table]:
         """The tables, in the order in which they were made.

@@ -20,6 +20,7 @@ from .domains import DOMAINS
 from .families import FAMILIES
 from .generator import Style, generated
 from .library import Library, opened
+from .loaders import published
 from .match import same_rows
 from .partial import WEIGHTS, parts, sketch
 from .sqlite_database import SQLiteDatabase
@@ -116,8 +117,6 @@ class SQL(TurnEnv):
             raise InvalidParameter("families and domains belong to dataset='generated'")
         if self.data is None:
             raise InvalidParameter(f"dataset={self.dataset!r} is read from your files: give data=PATH")
-        from .loaders import published
-
         return published(self.dataset, self.data)
 
     def _bases(self) -> list[Database]:
