@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -278,19 +278,15 @@ class SQL(TurnEnv):
         return submit if self.found else Call("query", {"sql": self._reference})
 
     def sample_action(self, rng: np.random.Generator) -> str:
-        """A random tool with a table of the database, or with a query that answers another question about it."""
+        """A random tool with a random table of the database; a random query is all that is in it."""
         if self.task is None:
             return super().sample_action(rng)
         name = _RANDOM_TOOLS[int(rng.integers(len(_RANDOM_TOOLS)))]
         if name == "tables":
             return self.write(Call(name, {}))
-        if name == "describe" or (name == "query" and rng.random() < 0.7):
-            tables = self._base.tables()
-            table = tables[int(rng.integers(len(tables)))].name if tables else "?"
-            argument = table if name == "describe" else f"SELECT * FROM {table}"
-        else:
-            others = _asked(self.library.folder, self.task.split, self.task.data["database"])
-            argument = others[int(rng.integers(len(others)))]
+        tables = self._base.tables()
+        table = tables[int(rng.integers(len(tables)))].name if tables else "?"
+        argument = table if name == "describe" else f"SELECT * FROM {table}"
         return self.write(Call(name, {self.tools[name].parameters[0]: argument}))
 
 
@@ -359,11 +355,3 @@ def _on_server(folder: Path, database: str, server: str, timeout: float) -> list
 def _asked_of(base: Database, sql: str) -> Result | Refused:
     """What a reference gives on a database."""
     return base.run(sql, _MOST_COMPARED)
-
-
-@lru_cache(maxsize=1024)
-def _asked(folder: Path, split: str, database: str) -> Sequence[str]:
-    """The references of all questions of a split about a database."""
-    tasks = opened(folder).tasks
-    every = (tasks.get(split, index) for index in range(tasks.size(split)))
-    return [t.reference[0] for t in every if t.reference and t.data["database"] == database]
