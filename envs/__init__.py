@@ -44,6 +44,7 @@ register("TicTacToe-v1", f"{__name__}.games.tic_tac_toe:TicTacToe", max_turns=7)
 register("TwentyFour-v1", f"{__name__}.puzzles.twenty_four:TwentyFour")
 register("WebShop-v1", f"{__name__}.webshop.webshop:WebShop", max_turns=15)
 register("WordGuess-v1", f"{__name__}.puzzles.word_guess:WordGuess")
+register("Wrapped-v1", f"{__name__}.wrappers.wrapped:Wrapped")
 
 __all__ = [
     "FORMATS",

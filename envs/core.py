@@ -279,11 +279,7 @@ class TurnEnv(gymnasium.Env[str, str]):
             EnvFailure: what stands behind the environment broke.
         """
         if not self._running:
-            raise ResetNeeded(
-                "step was called after the episode ended; call reset first"
-                if self.task is not None
-                else "step was called before the first reset; call reset first"
-            )
+            raise self._reset_needed()
         if not isinstance(action, str):
             raise UsageError(f"an action is the text of the assistant message, got {type(action).__name__}")
         tools = self.tools
@@ -346,6 +342,10 @@ class TurnEnv(gymnasium.Env[str, str]):
             reward = 0.0
         return observation, float(reward), terminated, truncated, info
 
+    def _reset_needed(self) -> ResetNeeded:
+        when = "after the episode ended" if self.task is not None else "before the first reset"
+        return ResetNeeded(f"step was called {when}; call reset first")
+
     def cut_off(self) -> tuple[float, float]:
         """End an episode from outside before `max_turns`; return its score and what its last turn is still paid."""
         self._running = False
@@ -397,6 +397,10 @@ class TurnEnv(gymnasium.Env[str, str]):
         env = type(self)(render_mode=self.render_mode, **self.parameters)
         env.spec = self.spec
         return env
+
+    def at_step(self, step: int) -> TurnEnv:
+        """The environment for the rollouts of a training step: itself, unless something about it follows a schedule."""
+        return self
 
     @property
     def env_id(self) -> str:

@@ -11,6 +11,7 @@
        +- InvalidSeed                      a seed that is not a non-negative integer
        +- InvalidEnvironment               an environment class or registration that breaks the contract
        +- InvalidTrajectory                a line of a trajectory file cannot be read
+       +- ReplayDiffers                    an action that the recorded episode does not have
        +- ResetNeeded                      step before reset, or after the end of the episode
        +- ContextFull                      the conversation no longer fits the model: the episode is `truncated`
 
@@ -90,6 +91,10 @@ class InvalidEnvironment(UsageError):
 
 class InvalidTrajectory(UsageError):
     """Raised when a line of a trajectory file cannot be read; the message names the file and the line."""
+
+
+class ReplayDiffers(UsageError):
+    """Raised when a recorded episode is played again with another action than the recorded one."""
 
 
 class ResetNeeded(UsageError):

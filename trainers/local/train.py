@@ -184,7 +184,7 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
             clock = _Clock()
 
             with clock("rollout"), autocast:
-                rollout, dropped = _rollouts(env, agent, rival, config, step)
+                rollout, dropped = _rollouts(env.at_step(step), agent, rival, config, step)
 
             with clock("reward"):
                 batch = collate(rollout.trajectories)

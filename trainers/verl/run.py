@@ -82,6 +82,11 @@ def train(
             **config.env.parameters,
         },
     )
+    if env.at_step(1) is not env:
+        raise UsageError(
+            f"{config.env.id} changes by a schedule over training steps, which trainer=verl does not follow; use trainer=local, or "
+            "an environment without a schedule"
+        )
     torch.set_num_threads(max(1, config.trainer.threads))
 
     if not resumed:
