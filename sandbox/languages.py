@@ -42,6 +42,7 @@ def load(path: Path) -> dict[str, Language]:
 
 
 LANGUAGES: Mapping[str, Language] = MappingProxyType(load(Path(__file__).with_name("languages.yaml")))
+"""Every language that programs can be written in, by name."""
 
 
 def language(name: str) -> Language:

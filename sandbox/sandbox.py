@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from .errors import InvalidOption, UnknownBackend
 
 Status = Literal["ok", "error", "compile", "timeout", "memory", "killed"]
+"""How a program ended: `ExecResult.status`."""
 
 BACKENDS: Mapping[str, str] = MappingProxyType(
     {

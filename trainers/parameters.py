@@ -29,6 +29,7 @@ class Interval:
 
 
 Discount: TypeAlias = Annotated[float, Interval(0, 1)]
+"""Annotation of a parameter that discounts per turn: a number in [0, 1]."""
 Weight: TypeAlias = Annotated[float, Interval(0)]
 Positive: TypeAlias = Annotated[float, Interval(0, open=True)]
 Epsilon: TypeAlias = Positive

@@ -105,7 +105,8 @@ def compare_evaluations(
     may differ. Several attempts at a task count by their mean.
 
     Args:
-        first, second: episodes; failed ones are left out.
+        first: episodes; failed ones are left out.
+        second: likewise.
         names: what to call them.
 
     Raises:

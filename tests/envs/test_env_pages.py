@@ -35,6 +35,13 @@ def test_every_environment_has_a_page_that_names_its_parameters_tools_and_source
         assert f"**{part}**" in page
 
 
+def test_the_index_lists_every_environment_once_in_one_table() -> None:
+    listed = re.findall(
+        r"^\| \[`([^`]+)`\]", (PAGES / "index.md").read_text().partition("\n## ")[0], re.MULTILINE
+    )
+    assert listed == tw.env_ids()
+
+
 def test_the_contract_explains_every_check_and_every_hook() -> None:
     from turnwise.envs.check import CHECKS
 

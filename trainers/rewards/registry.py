@@ -46,6 +46,7 @@ Need: TypeAlias = Literal["reference", "tokens", "policy", "snapshots", "second_
 Learns: TypeAlias = Literal["no", "before", "after"]
 Norm: TypeAlias = Literal["none", "group", "group_separate", "batch", "running", "renorm"]
 Scores: TypeAlias = list[list[float | None]]
+"""What a source gives: one list per trajectory, with one number or None per turn."""
 Source = TypeVar("Source", bound="type[RewardSource]")
 
 _LOG = logging.getLogger(__name__)
