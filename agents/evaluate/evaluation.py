@@ -87,7 +87,7 @@ class Evaluation:
     def figures(self) -> dict[str, Figures]:
         """Those of each panel."""
         return {
-            name: figures(episodes, stages=type(env).stages, prices=self.prices)
+            name: figures(episodes, stages=env.stages, prices=self.prices)
             for name, (env, episodes) in self.panels.items()
         }
 

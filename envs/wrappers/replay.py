@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from ..agent import Message
-from ..core import TurnEnv, _parameters
+from ..core import TurnEnv
 from ..errors import InvalidParameter, ReplayDiffers
 from ..formats import tool_format
-from ..registry import env_class
+from ..registry import _spec, env_class
 from ..tasks import ListedTasks, Task, TaskSet
 from ..tools import Call, ToolSpec
 from ..trajectory import Trajectory, Turn, read_trajectories
+from .wrapper import Wrapper
 
 
 class Replay(TurnEnv):
@@ -159,6 +160,7 @@ class Replay(TurnEnv):
 def _tools(env_id: str, parameters: Mapping[str, Any]) -> Mapping[str, ToolSpec]:
     """The tools of a class, of a wrapper those of what it wraps."""
     cls = env_class(env_id)
-    if "inner" in _parameters(cls):
-        return _tools(parameters.get("inner", cls.inner), parameters.get("inner_parameters", {}))  # type: ignore[attr-defined]
+    if issubclass(cls, Wrapper):
+        parameters = {**_spec(env_id).kwargs, **parameters}
+        return _tools(parameters.get("inner", cls.inner), parameters.get("inner_parameters", {}))
     return cls.tools

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from ..core import TurnEnv
+from ..errors import InvalidParameter
 from ..tools import Call
 from .wrapper import Taken, Wrapper
 
@@ -29,6 +31,18 @@ class ToolReward(Wrapper):
     """
 
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
+
+    def make_inner(self, given: dict[str, Any], everywhere: dict[str, Any]) -> TurnEnv:
+        """The inner environment, which must have an expert."""
+        env = super().make_inner(given, everywhere)
+        innermost = env
+        while isinstance(innermost, Wrapper):
+            innermost = innermost.env
+        if type(innermost).expert is TurnEnv.expert:
+            raise InvalidParameter(
+                f"{innermost.env_id} has no expert to compare calls with; take another inner environment"
+            )
+        return env
 
     def reference_call(self) -> Call | None:
         """The expert's call."""

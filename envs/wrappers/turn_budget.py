@@ -29,11 +29,9 @@ class TurnBudget(Wrapper):
 
     Attributes:
         schedule: pairs (training step, turns): from that step on so many turns. The first step is 0.
-        training_step: where in the schedule this environment is.
     """
 
     schedule: tuple[tuple[int, Annotated[int, Field(ge=1)]], ...] = ((0, 20),)
-    training_step: Annotated[int, Field(ge=0)] = 0
 
     def make_inner(self, given: dict[str, Any], everywhere: dict[str, Any]) -> TurnEnv:
         """The inner environment with the limit of the training step."""
@@ -63,13 +61,9 @@ class TurnBudget(Wrapper):
             env = super().make_inner(given, {**everywhere, "max_turns": turns})
         return env
 
-    def at_step(self, step: int) -> TurnEnv:
-        """A fresh environment with the budget of a training step; this one where the budget never changes."""
-        if len(self.schedule) == 1:
-            return self
-        env = type(self)(render_mode=self.render_mode, **{**self.parameters, "training_step": step})
-        env.spec = self.spec
-        return env
+    def scheduled(self) -> bool:
+        """Whether the budget changes, or something inside does."""
+        return len(self.schedule) > 1 or super().scheduled()
 
 
 def _direction(schedule: tuple[tuple[int, int], ...]) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..core import TurnEnv
+from ..core import TurnEnv, _parameters
 from ..errors import InvalidParameter, nearest
 from .compose import Compose
 from .efficacy import Efficacy
@@ -58,24 +58,14 @@ class Wrapped(Wrapper):
                 f"no wrapper is called {name!r}.{nearest(str(name), WRAPPERS)} Known: {', '.join(WRAPPERS)}; write for example "
                 "{'name': 'repeat_penalty', 'penalty': 0.1}"
             )
-        clash = sorted(settings.keys() & {"inner", "inner_parameters", *everywhere})
+        clash = sorted(settings.keys() & (_parameters(Wrapper).keys()))
         if clash:
             raise InvalidParameter(
-                f"wrapper {name!r} cannot set {clash[0]!r} here; set it on the wrapped environment"
+                f"wrapper {name!r} cannot set {clash[0]!r} here; set it on Wrapped-v1 itself"
             )
         inner, parameters = given.get("inner", self.inner), dict(given.get("inner_parameters", {}))
         if rest:
             parameters = {"inner": inner, "inner_parameters": parameters, "wrappers": rest}
             inner = "Wrapped-v1"
-        return WRAPPERS[name](inner=inner, inner_parameters=parameters, **settings, **everywhere)
-
-    def at_step(self, step: int) -> TurnEnv:
-        """A fresh environment in which every `turn_budget` is at a training step; this one where there is none."""
-        if all(w.get("name") != "turn_budget" for w in self.wrappers):
-            return self
-        wrappers = [
-            {**w, "training_step": step} if w.get("name") == "turn_budget" else w for w in self.wrappers
-        ]
-        env = type(self)(render_mode=self.render_mode, **{**self.parameters, "wrappers": wrappers})
-        env.spec = self.spec
-        return env
+        step = {"training_step": given["training_step"]} if "training_step" in given else {}
+        return WRAPPERS[name](inner=inner, inner_parameters=parameters, **settings, **step, **everywhere)

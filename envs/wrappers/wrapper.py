@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
 
 from ..agent import Message
 from ..core import TurnEnv, _parameters, _validated
 from ..formats import writable
-from ..registry import make
+from ..registry import env_class, make
 from ..tasks import TaskSet
 from ..tools import Call
+from ..trajectory import Trajectory
 
 
 class Taken(NamedTuple):
@@ -46,10 +49,12 @@ class Wrapper(TurnEnv):
     Attributes:
         inner: id of the environment inside.
         inner_parameters: what it is made with.
+        training_step: where schedules inside stand; `at_step` sets it.
     """
 
     inner: str = "HigherLower-v1"
     inner_parameters: Mapping[str, Any] = MappingProxyType({})
+    training_step: Annotated[int, Field(ge=0)] = 0
 
     def __init__(self, *, render_mode: str | None = None, **parameters: Any) -> None:
         given = {
@@ -84,7 +89,10 @@ class Wrapper(TurnEnv):
             everywhere: those of them that every environment has.
         """
         inner = given.get("inner", self.inner)
-        return make(inner, **{**given.get("inner_parameters", self.inner_parameters), **everywhere})
+        parameters = {**given.get("inner_parameters", self.inner_parameters), **everywhere}
+        if "training_step" in given and issubclass(env_class(inner), Wrapper):
+            parameters["training_step"] = given["training_step"]
+        return make(inner, **parameters)
 
     def begin(self) -> None:
         """Forget the last episode."""
@@ -101,7 +109,24 @@ class Wrapper(TurnEnv):
         """Score and success of an episode that ends here, from the inner environment's."""
         return score, success
 
+    def scheduled(self) -> bool:
+        """Whether something here or inside follows a schedule over training steps."""
+        return isinstance(self.env, Wrapper) and self.env.scheduled()
+
+    def at_step(self, step: int) -> TurnEnv:
+        """A fresh environment with its schedules at a training step; this one where it has none."""
+        if not self.scheduled():
+            return self
+        env = type(self)(render_mode=self.render_mode, **{**self.parameters, "training_step": step})
+        env.spec = self.spec
+        return env
+
     # The inner environment's.
+
+    @property
+    def stages(self) -> Mapping[str, Callable[[Trajectory], bool | None]]:  # type: ignore[override]
+        """The inner environment's."""
+        return self.env.stages
 
     def load_tasks(self) -> TaskSet:
         """The inner environment's tasks."""

@@ -284,6 +284,9 @@ def test_the_budget_follows_the_schedule_and_the_agent_is_told() -> None:
         "Wrapped-v1", wrappers=[{"name": "turn_budget", "schedule": [[0, 6], [5, 3]]}, {"name": "efficacy"}]
     )
     assert (both.max_turns, both.at_step(4).max_turns, both.at_step(5).max_turns) == (6, 6, 3)
+    deep = RepeatPenalty(inner="Wrapped-v1", inner_parameters=both.parameters)
+    assert deep.at_step(5).max_turns == 3
+    assert deep.at_step(5).clone().max_turns == 3
     plain = tw.make("Wrapped-v1", wrappers=[{"name": "efficacy"}])
     assert plain.at_step(5) is plain
 
@@ -306,6 +309,28 @@ def test_schedules_of_opposite_directions_are_refused_inside_each_other() -> Non
                     {"name": "turn_budget", "schedule": outer},
                 ],
             )
+
+
+def test_what_needs_an_expert_is_refused_without_one() -> None:
+    class Mute(tw.TurnEnv):
+        """Nobody knows."""
+
+        def start(self, task: tw.Task, rng: np.random.Generator) -> str:
+            return "?"
+
+        @tw.tool
+        def wait(self) -> str:
+            """Wait."""
+            return "?"
+
+    tw.register("Mute-v0", Mute)
+    with pytest.raises(InvalidParameter, match="Mute-v0 has no expert"):
+        tw.make("Wrapped-v1", inner="Mute-v0", wrappers=[{"name": "efficacy"}, {"name": "tool_reward"}])
+
+
+def test_the_stages_of_an_evaluation_are_the_inner_environments() -> None:
+    env = RepeatPenalty(inner="WebShop-v1", inner_parameters={"products": 50})
+    assert list(env.stages) == list(tw.envs.env_class("WebShop-v1").stages) != []
 
 
 def test_wrappers_stack_from_the_inside_out() -> None:
@@ -357,6 +382,14 @@ def test_a_recording_replays_to_the_same_observations_and_rewards(env_id: str, t
         same = ("observation", "action", "tool", "arguments", "reward", "state_key", "invalid")
         for one, other in zip(t.turns, was.turns, strict=True):
             assert [getattr(one, n) for n in same] == [getattr(other, n) for n in same]
+
+
+def test_the_tools_of_a_recording_are_those_of_the_innermost_environment(tmp_path: Path) -> None:
+    tw.register("Careful-v0", RepeatPenalty, inner="Sokoban-v1", penalty=0.2)
+    file = tmp_path / "episodes.jsonl"
+    env = tw.make("Wrapped-v1", inner="Careful-v0", wrappers=[{"name": "efficacy"}])
+    env.rollout(tw.agents.ExpertAgent(), 1, out=str(file))
+    assert list(Replay(recording=file).tools) == ["move"]
 
 
 def test_a_replay_needs_no_backend_and_refuses_another_action(

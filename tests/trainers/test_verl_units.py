@@ -724,6 +724,15 @@ def test_sources_that_need_the_policy_in_this_process_are_refused(tmp_path):
         train(changed(credit={"name": "turn_gae"}, run=str(tmp_path / "s")), say=str)
 
 
+def test_an_environment_with_a_schedule_is_refused(tmp_path):
+    from turnwise.trainers.verl.run import train
+
+    wrappers = [{"name": "turn_budget", "schedule": [[0, 6], [5, 3]]}]
+    env = {"id": "Wrapped-v1", "parameters": {"wrappers": wrappers}}
+    with pytest.raises(UsageError, match="schedule over training steps"):
+        train(changed(env=env, run=str(tmp_path / "r")), say=str)
+
+
 # watchdog
 
 
