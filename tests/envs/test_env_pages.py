@@ -29,7 +29,7 @@ def test_every_environment_has_a_page_that_names_its_parameters_tools_and_source
     page = (PAGES / f"{cls.__module__.rpartition('.')[2]}.md").read_text()
     assert page.startswith(f"# {env_id}\n")
     assert f"({cls.__module__.rpartition('.')[2]}.md)" in (PAGES / "index.md").read_text()
-    for name in [*cls.tools, *vars(cls)["__annotations__"]]:
+    for name in [*cls.tools, *vars(cls).get("__annotations__", ())]:
         assert f"`{name}" in page
     for part in ("Observation", "Tools", "Reward", "End", "State key", "Expert", "Source"):
         assert f"**{part}**" in page
