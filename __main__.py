@@ -9,7 +9,7 @@ import re
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,6 +177,58 @@ def play(
         f"{end} in {len(episode.turns)} turns  score {episode.score:.2f}  reward {episode.total_reward:.2f}"
         f"  task {escape(episode.task_id)}"
     )
+
+
+@main.command()
+@click.argument("env_id", metavar="ID")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the environment."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; others need a token.")
+@click.option(
+    "--port", default=0, type=click.IntRange(0, 65535), show_default=True, help="0 takes a free one."
+)
+@click.option("--token", default="", envvar="TURNWISE_TOKEN", help="What clients must give.")
+@click.option("--sessions", default=256, show_default=True, help="Sessions at a time.")
+@click.option("--snapshots", default=4096, show_default=True, help="Snapshots at a time.")
+@click.option("--message", default=2**20, show_default=True, help="Bytes of a request at most.")
+@click.option("--idle", default=900.0, show_default=True, help="Seconds until an unused session is closed.")
+def serve(
+    env_id: str,
+    settings: tuple[str, ...],
+    host: str,
+    port: int,
+    token: str,
+    sessions: int,
+    snapshots: int,
+    message: int,
+    idle: float,
+) -> None:
+    """Serve an environment over HTTP, for many clients at once; Ctrl-C ends it.
+
+    A client makes it with `make("Remote-v1", url=...)`, which is the environment in all it does.
+
+    \b
+    Examples:
+      turnwise serve Sokoban-v1 --set boxes=2 --port 8000
+      TURNWISE_TOKEN=secret turnwise serve Search-v1 --host 0.0.0.0 --port 8000
+      turnwise eval env=generic env.id=Remote-v1 env.parameters.url=http://127.0.0.1:8000 agent=random
+    """
+    try:
+        from .envs.serve import EnvServer, Limits
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
+            raise
+        raise UsageError(
+            f"serving needs {error.name}, which is not installed: pip install 'turnwise[serve]'"
+        ) from error
+
+    env = make(env_id, **dict(map(_setting, settings)))
+    limits = Limits(sessions=sessions, snapshots=snapshots, message=message, idle=idle)
+    with EnvServer(env, host=host, port=port, token=token, limits=limits) as server:
+        click.echo(f"{env_id} is open at {server.url}  (Ctrl-C ends it)")
+        with suppress(KeyboardInterrupt):
+            server.wait()
 
 
 def _play_in_browser(env: TurnEnv, seed: int, options: dict[str, Any]) -> None:

@@ -130,6 +130,7 @@ class Subject:
         self.env_id = env_id
         self.parameters = dict(parameters)
         self.cls = env_class(env_id)
+        self.made_with = {**gymnasium.spec(f"{NAMESPACE}/{env_id}").kwargs, **self.parameters}
 
     def make(self, **overrides: Any) -> TurnEnv:
         """A fresh environment."""
@@ -254,13 +255,13 @@ def _threads(subject: Subject) -> str | None:
 
 def _processes(subject: Subject) -> str | None:
     """Another process, in which texts have other hashes, gives the same bytes."""
-    env, cls = subject.make(), subject.cls
+    cls = subject.cls
     if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
         return f"not checked in a second process: it cannot import {cls.__qualname__}; put the class into a module"
     path = [os.path.abspath(p) for p in sys.path]
     try:
         job = pickle.dumps(
-            (cls.__module__, inspect.getfile(cls), cls.__qualname__, env.parameters, subject.episodes)
+            (cls.__module__, inspect.getfile(cls), cls.__qualname__, subject.made_with, subject.episodes)
         )
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         return f"not checked in a second process: the parameters cannot be sent to it ({error})"

@@ -9,6 +9,9 @@ import gymnasium
 from .core import NAMESPACE, TurnEnv, _parameters
 from .errors import InvalidEnvironment, InvalidParameter, UnknownEnv, nearest
 
+UNLISTED = frozenset({"Remote-v1"})
+"""Ids that cannot be made without parameters, which whoever goes through the list does not know: it leaves them out."""
+
 
 def register(env_id: str, entry_point: type[TurnEnv] | str, **parameters: Any) -> None:
     """Register an environment under an id.
@@ -56,9 +59,10 @@ def _name(entry_point: Any) -> str:
 
 
 def env_ids() -> list[str]:
-    """The registered ids without the namespace, sorted."""
+    """The registered ids without the namespace, sorted; all of them can be made without parameters."""
     prefix = f"{NAMESPACE}/"
-    return sorted(i.removeprefix(prefix) for i in gymnasium.registry if i.startswith(prefix))
+    found = {i.removeprefix(prefix) for i in gymnasium.registry if i.startswith(prefix)}
+    return sorted(found - UNLISTED)
 
 
 def env_class(env_id: str) -> type[TurnEnv]:
