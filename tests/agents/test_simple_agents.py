@@ -230,5 +230,5 @@ def test_tasks_do_not_matter_to_scripted_agents():
 
 
 def test_an_unknown_agent_is_refused_with_the_names():
-    with pytest.raises(AttributeError, match="RandomAgent, ScriptedAgent"):
+    with pytest.raises(AttributeError, match=r"RandomAgent, Reflect, .*ScriptedAgent"):
         tw.agents.Rando  # noqa: B018
