@@ -13,7 +13,6 @@ import ipaddress
 import json
 import logging
 import secrets
-import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -34,6 +33,7 @@ from starlette.routing import Route
 from .. import __version__
 from .core import TurnEnv
 from .errors import EnvFailure, InvalidParameter, TurnwiseError, UsageError
+from .listening import listening_socket
 from .remote import (
     HEADER,
     PER_SESSION,
@@ -151,7 +151,10 @@ class EnvServer:
         self._pool = ThreadPoolExecutor(
             self.limits.sessions if env.blocking else _THREADS, thread_name_prefix="turnwise-serve"
         )
-        listener = _listener(host, port)
+        try:
+            listener = listening_socket(host, port)
+        except OSError as error:
+            raise ServerFailure(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{listener.getsockname()[1]}"
         config = uvicorn.Config(
@@ -454,21 +457,6 @@ class EnvServer:
 
 class ServerFailure(EnvFailure):
     """Raised when the server does not start."""
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    # With the protocol named, which `socket.create_server` leaves open: asyncio switches Nagle's algorithm off for such
-    # sockets alone, and with it every answer waits 40 ms for an acknowledgement.
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(1024)
-    except OSError as error:
-        listener.close()
-        raise ServerFailure(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
-    return listener
 
 
 def _is_loopback(host: str) -> bool:

@@ -11,7 +11,6 @@ GET /api/curves?metric=              learning curves by group of runs
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -31,6 +30,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ...envs.errors import TurnwiseError, UsageError
+from ...envs.listening import listening_socket
 from ...envs.registry import env_class
 from ...envs.rollout import wilson
 from ...envs.trajectory import SCHEMA_VERSION
@@ -391,7 +391,7 @@ class Viewer:
         self._seconds = seconds
         self._stop = threading.Event()
         try:
-            listener = socket.create_server(("127.0.0.1", port))
+            listener = listening_socket(port=port)
         except OSError as error:
             raise ServerFailure(
                 f"cannot listen on port {port}: {error.strerror}; choose another with --port"

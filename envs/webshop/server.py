@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from ..errors import EnvFailure
+from ..listening import listening_socket
 from .goals import Goal
 from .html import chosen_options, missing, render, session_at
 from .reward import Reward
@@ -75,7 +75,7 @@ class ShopServer:
     def __init__(self) -> None:
         self.visits: dict[str, Visit] = {}
         self.welcome: Callable[[], Visit] | None = None
-        listener = socket.create_server(("127.0.0.1", 0))
+        listener = listening_socket()
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         routes = [
             Route("/buy", self._buy, methods=["POST"]),
