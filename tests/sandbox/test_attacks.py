@@ -103,7 +103,9 @@ def test_memory_bomb_of_many_processes(box):
     )
     result = box.run(code=code, timeout=8)
     alive = result.stdout.partition("alive ")[2]
-    assert not alive or int(alive) <= 4
+    assert (
+        not alive or int(alive) <= 5
+    )  # the group may hold what its files may take and the session itself needs on top
     serves(box)
 
 
