@@ -27,6 +27,11 @@ def checked(mode: str, env: TurnEnv) -> frozenset[str]:
     return frozenset()
 
 
+def tasks_of_step(mode: str, env: TurnEnv, tasks: int) -> int:
+    """Games to play for so many groups of episodes: in every seat the policy gives a group for each."""
+    return tasks // len(env.roles) if mode == "current" and isinstance(env, Game) else tasks
+
+
 async def play(
     env: TurnEnv, agent: LocalAgent, rival: LocalAgent | None, jobs: Sequence[Job], **options: Any
 ) -> list[Trajectory]:

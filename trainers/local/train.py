@@ -336,7 +336,8 @@ def train(config: TrainConfig, *, say: Callable[[str], None] = print) -> dict[st
                 checkpoint.save(
                     checkpoints, step, model, tokenizer, saved, config.trainer.keep_checkpoints, extra
                 )
-                rival = earlier(checkpoint.latest(checkpoints))
+                if step < config.trainer.steps:
+                    rival = earlier(checkpoint.latest(checkpoints))
     finally:
         rewards.close()
         for logger in loggers:
@@ -404,7 +405,7 @@ def _rollouts(
     while not wanted.done:
         jobs = [
             Job(agent_seed(config.seed, step, wanted.rounds, "task", g) % 2**31, None, "train", g, sample)
-            for g in range(trainer.tasks_per_step // (2 if trainer.self_play == "current" else 1))
+            for g in range(self_play.tasks_of_step(trainer.self_play, env, trainer.tasks_per_step))
             for sample in range(trainer.group_size)
         ]
         seed = agent_seed(config.seed, step, wanted.rounds)
