@@ -7,18 +7,28 @@ where a server is slow, busy, broken, or lies about its format.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import os
 import random
 import time
+import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
+from netrc import NetrcParseError, netrc
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
 
 from ..envs.errors import EnvFailure, UsageError
 
 if TYPE_CHECKING:
-    from aiohttp import ClientSession
+    from contextlib import AbstractAsyncContextManager
+
+    from aiohttp import ClientResponse
+    from yarl import URL
+
+    _Send = Callable[[bytes], AbstractAsyncContextManager[ClientResponse]]
 
 T = TypeVar("T")
 
@@ -60,6 +70,9 @@ class Endpoint:
     at most a minute. Connections are kept per event loop, and closed when the loop ends as `asyncio.run` ends it, or by
     `close`.
 
+    `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` and the netrc file (`NETRC`, or `~/.netrc`) are honoured as they are when an event
+    loop sends its first request. An entry of the netrc file counts where neither `key` nor the address has credentials.
+
     aiohttp carries it: beside httpx in the same process it sent 3.6 times as many requests per second of CPU.
 
     Args:
@@ -99,7 +112,7 @@ class Endpoint:
         self._connect_timeout, self._read_timeout = connect_timeout, read_timeout
         self._retries, self._backoff, self._extra = retries, backoff, extra
         self._open: WeakKeyDictionary[
-            asyncio.AbstractEventLoop, tuple[ClientSession, asyncio.Semaphore, AsyncGenerator[Any, None]]
+            asyncio.AbstractEventLoop, tuple[_Send, asyncio.Semaphore, AsyncGenerator[Any, None]]
         ] = WeakKeyDictionary()
 
     async def post(
@@ -122,9 +135,8 @@ class Endpoint:
             ServerRefused: the server turned the request down; it is not sent again.
             UsageError: aiohttp is not installed.
         """
-        session, idle = await self._session()
+        send, idle = await self._session()
         content = json.dumps(body).encode()
-        jitter = random.Random(content)
         async with idle:
             for attempt in range(self._retries + 1):
                 if before is not None:
@@ -132,7 +144,7 @@ class Endpoint:
                 status, wait = 0, 0.0
                 failure: ServerFailure
                 try:
-                    status, wait, answer = await self._attempt(session, content)
+                    status, wait, answer = await self._attempt(send, content)
                     if status == 200:
                         self.answered = True
                         return read(answer)
@@ -149,7 +161,8 @@ class Endpoint:
                 if 300 <= status < 500 and status not in _RETRIED:
                     raise ServerRefused(self.url, status, said)
                 if attempt < self._retries:
-                    wait = max(wait, self._backoff * 2**attempt * (1 + jitter.random() / 2))
+                    jitter = random.Random(b"%d %b" % (attempt, content)).random()
+                    wait = max(wait, self._backoff * 2**attempt * (1 + jitter / 2))
                     await asyncio.sleep(min(wait, _LONGEST_WAIT))
         raise failure
 
@@ -159,29 +172,30 @@ class Endpoint:
         if found is not None:
             await found[2].aclose()
 
-    async def _attempt(self, session: ClientSession, content: bytes) -> tuple[int, float, bytes]:
+    async def _attempt(self, send: _Send, content: bytes) -> tuple[int, float, bytes]:
         """Status, seconds that the server asks to wait, and content of the answer."""
         answer = bytearray()
-        async with session.post(self.url, data=content) as response:
+        async with send(content) as response:
             async for chunk in response.content.iter_any():
                 answer += chunk
                 if len(answer) > _LARGEST_REPLY:
                     raise BadReply(f"the reply of {self.url} has more than {_LARGEST_REPLY} bytes")
             return response.status, _seconds(response.headers), bytes(answer)
 
-    async def _session(self) -> tuple[ClientSession, asyncio.Semaphore]:
+    async def _session(self) -> tuple[_Send, asyncio.Semaphore]:
         loop = asyncio.get_running_loop()
         if loop not in self._open:
             opened = self._sessions()
             # An event loop closes the generators that began in it when it ends, and so the connections.
-            session = await anext(opened)
-            self._open[loop] = (session, asyncio.Semaphore(self._concurrency), opened)
-        session, idle, _ = self._open[loop]
-        return session, idle
+            send = await anext(opened)
+            self._open[loop] = (send, asyncio.Semaphore(self._concurrency), opened)
+        send, idle, _ = self._open[loop]
+        return send, idle
 
-    async def _sessions(self) -> AsyncGenerator[ClientSession, None]:
+    async def _sessions(self) -> AsyncGenerator[_Send, None]:
         try:
             import aiohttp
+            from yarl import URL
         except ImportError as error:
             raise UsageError(f"this needs aiohttp; pip install 'turnwise[{self._extra}]'") from error
         self._lost: tuple[type[Exception], ...] = (aiohttp.ClientError, OSError, TimeoutError)
@@ -191,10 +205,41 @@ class Endpoint:
         connector = aiohttp.TCPConnector(
             limit=0
         )  # the semaphore limits, and its wait is not the server's time
-        async with aiohttp.ClientSession(
-            connector=connector, headers=self._headers, timeout=timeout, trust_env=True
-        ) as session:
-            yield session
+        # `trust_env` would read the netrc file and the proxies again, in two threads, for every request.
+        url, known = URL(self.url), _netrc()
+        headers = dict(self._headers)
+        if url.user is None and "Authorization" not in headers and (login := _login(known, url)):
+            headers["Authorization"] = "Basic " + base64.b64encode(":".join(login).encode()).decode()
+        proxy = _proxy(url)
+        if proxy is not None and proxy.user is None and (login := _login(known, proxy)):
+            proxy = proxy.with_user(login[0]).with_password(login[1])
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+            # Headers of the session would go to the proxy too, and the key with them.
+            yield lambda content: session.post(self.url, data=content, headers=headers, proxy=proxy)
+
+
+def _proxy(url: URL) -> URL | None:
+    """The proxy that the environment names for an address; none where `NO_PROXY` excepts it."""
+    if url.host is None or proxy_bypass(url.host):
+        return None
+    named = getproxies().get(url.scheme)
+    return type(url)(named) if named else None
+
+
+def _netrc() -> netrc | None:
+    path = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
+    try:
+        return netrc(path)
+    except (OSError, NetrcParseError) as error:
+        if "NETRC" in os.environ or os.path.exists(path):
+            warnings.warn(f"the netrc file {path} is not used: {error}", stacklevel=2)
+        return None
+
+
+def _login(known: netrc | None, url: URL) -> tuple[str, str] | None:
+    """User and password of a host."""
+    found = known.authenticators(url.host) if known is not None and url.host else None
+    return (found[0], found[2] or "") if found else None
 
 
 def _seconds(headers: Mapping[str, str]) -> float:

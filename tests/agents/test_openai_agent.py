@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import json
 import threading
@@ -405,7 +406,7 @@ def test_one_broken_conversation_does_not_hold_up_the_others():
 
 def test_requests_are_limited_at_a_time():
     def answer(body, number):
-        time.sleep(0.01)
+        time.sleep(0.05)
         return says("guess[1]")
 
     with Server(answer) as server:
@@ -490,3 +491,92 @@ def test_one_agent_serves_one_rollout_after_another():
         for seed in range(3):  # an event loop each
             assert lower().rollout(player, episodes=2, seed=seed).failures == {}
         assert player._contexts == {}
+
+
+# What the environment variables and the netrc file say.
+
+
+def basic(login):
+    return "Basic " + base64.b64encode(login.encode()).decode()
+
+
+@pytest.fixture
+def surroundings(monkeypatch, tmp_path):
+    """Sets the environment variables of proxies and the text of the netrc file; there are no others."""
+
+    def say(netrc=None, **variables):
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.lower(), raising=False)
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+        if netrc is not None:
+            (tmp_path / "netrc").write_text(netrc)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    say("")
+    return say
+
+
+def test_a_proxy_carries_requests_and_is_not_asked_for_excepted_hosts(surroundings):
+    with (
+        Server(lambda body, n: says("guess[1]")) as server,
+        Server(lambda body, n: says("guess[2]")) as proxy,
+    ):
+        address = f"http://127.0.0.1:{proxy.http.server_port}"
+        surroundings(HTTP_PROXY=address, HTTPS_PROXY="http://127.0.0.1:1")
+        assert act(agent(server, key="k")).text == "guess[2]"
+        path, headers = proxy.heads[0]
+        assert path == f"{server.url}/chat/completions"
+        assert headers["Authorization"] == "Bearer k"
+        assert "Proxy-Authorization" not in headers
+        surroundings(HTTP_PROXY=address.replace("//", "//me:a%40b@"))
+        assert act(agent(server)).text == "guess[2]"
+        assert proxy.heads[1][1]["Proxy-Authorization"] == basic("me:a@b")
+        surroundings(
+            "machine 127.0.0.1 login you password c@d", http_proxy=address.replace("127.0.0.1", "localhost")
+        )
+        act(agent(server))
+        assert "Proxy-Authorization" not in proxy.heads[2][1]
+        assert proxy.heads[2][1]["Authorization"] == basic("you:c@d")
+        surroundings("machine 127.0.0.1 login you password c@d", HTTP_PROXY=address)
+        act(agent(server))
+        assert proxy.heads[3][1]["Proxy-Authorization"] == basic("you:c@d")
+        for hosts in ("example.org,127.0.0.1", "*"):
+            surroundings(HTTP_PROXY=address, NO_PROXY=hosts)
+            assert act(agent(server)).text == "guess[1]"
+        surroundings(HTTPS_PROXY=address)
+        assert act(agent(server)).text == "guess[1]"
+        assert (len(server.requests), len(proxy.requests)) == (3, 4)
+
+
+def test_a_login_of_the_netrc_file_is_sent_where_nothing_else_is_given(surroundings):
+    with Server(lambda body, n: says("guess[1]")) as server:
+        surroundings("machine 127.0.0.1 login me password secret")
+        act(agent(server))
+        act(agent(server, key="k"))
+        act(tw.agents.OpenAIAgent(server.url.replace("//", "//you:own@"), "m"))
+        surroundings("default login all password p")
+        act(agent(server))
+        surroundings("machine example.org login me password secret")
+        act(agent(server))
+        surroundings("machine 127.0.0.1 what is this")
+        with pytest.warns(UserWarning, match="netrc is not used"):
+            act(agent(server))
+        found = [headers.get("Authorization") for _, headers in server.heads]
+    assert found == [basic("me:secret"), "Bearer k", basic("you:own"), basic("all:p"), None, None]
+
+
+def test_the_netrc_file_is_read_once_for_all_requests_of_a_loop(surroundings, tmp_path):
+    surroundings("machine 127.0.0.1 login me password secret")
+    with Server(lambda body, n: says("guess[1]")) as server:
+
+        async def twice():
+            player = agent(server)
+            conversation = Conversation([{"role": "user", "content": "o"}], id="c", seed=0, env=lower())
+            await player.act(conversation)
+            (tmp_path / "netrc").write_text("")
+            await player.act(conversation)
+
+        asyncio.run(twice())
+        assert [headers["Authorization"] for _, headers in server.heads] == [basic("me:secret")] * 2
