@@ -7,6 +7,7 @@
 | turns   | turns per second, saving included: with an agent that answers at once, and with | at least 2,000             |
 |         | `openai` against a server on this machine, beside a bare client                 |                            |
 | latency | episodes against a server with log-normal latency from 50 ms to 5 s             | within 10 % of the bound   |
+| peers   | the same through inspect_ai and verifiers, where they are installed             | faster than both           |
 | first   | the first reply of ten thousand episodes, beside the resets of all of them      | no wait for the others     |
 
 The server is a process of its own that reads a request, waits, and answers with a constant action, so that an episode of
@@ -18,6 +19,10 @@ The bound of `latency` is what list scheduling of these very waits takes: every 
 and nothing takes any time but the server. `work / seats` is the sum of all waits by the number of seats, which no order
 of episodes can beat, and leaves out that the last episodes end one after another. `lock-step` plays batches of
 episodes and waits in every turn for the slowest reply of the batch.
+
+`peers` needs `pip install inspect-ai verifiers uv 'openai>=3.4'` in a virtual environment of its own: the last two releases want
+different versions of `openai`, and verifiers runs with the newer one too. It plays a fifth of the episodes with inspect_ai and a
+hundredth with verifiers.
 
 Ratios within one run are what counts: other work on the machine takes its share of all of them. CPU seconds are those of
 this process, without the server's. `--scale 0.2` makes the waits of
@@ -60,15 +65,17 @@ def serve(pipe: Connection, scale: float) -> None:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
                 at = head.index(b"content-length:") + 15
-                await reader.readexactly(int(head[at : head.index(b"\r\n", at)]))
+                asked = await reader.readexactly(int(head[at : head.index(b"\r\n", at)]))
                 wait = 0.0
                 if scale:
                     wait = scale * min(max(draw.lognormvariate(math.log(MEDIAN), SIGMA), SHORTEST), LONGEST)
                     await asyncio.sleep(wait)
-                body = _reply(round(wait * MICROSECONDS))
+                kind, body = b"application/json", _reply(round(wait * MICROSECONDS))
+                if b'"stream":true' in asked or b'"stream": true' in asked:  # verifiers
+                    kind, body = b"text/event-stream", _events(json.loads(body))
                 writer.write(
-                    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-                    % (len(body), body)
+                    b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n%b"
+                    % (kind, len(body), body)
                 )
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -97,6 +104,17 @@ def _reply(wait: int) -> bytes:
             "usage": usage,
         }
     ).encode()
+
+
+def _events(reply: dict[str, Any]) -> bytes:
+    """A reply as a stream of one piece."""
+    (choice,) = reply["choices"]
+    piece = {
+        **reply,
+        "object": "chat.completion.chunk",
+        "choices": [{"index": 0, "delta": choice["message"], "finish_reason": "stop"}],
+    }
+    return b"data: %b\n\ndata: [DONE]\n\n" % json.dumps(piece).encode()
 
 
 class Server:
@@ -199,6 +217,45 @@ def turns(episodes: int, concurrency: int) -> bool:
     return number / asked >= 2000
 
 
+def peers(episodes: int, concurrency: int) -> bool:
+    """Turns per second of other harnesses on the same task and server, each with its own saving."""
+    print(
+        f"peers: episodes of 8 turns, {concurrency} at a time, saving included, CPU of child processes not shown"
+    )
+    ours, others = 0.0, []
+    with Server(0) as server:
+        url = f"http://127.0.0.1:{server.port}/v1"
+
+        def row(name: str, seconds: float, number: int) -> float:
+            ratio = f"   turnwise makes {ours / number * seconds:,.1f} times as many" if ours else ""
+            print(
+                f"  {name:12} {number / seconds:>10,.1f} turns per second ({number} turns){ratio}", flush=True
+            )
+            return number / seconds
+
+        agent = server.agent(concurrency)
+        play(agent, 8, 50, concurrency)
+        seconds, _, found = play(agent, 8, episodes, concurrency)
+        ours = row("turnwise", seconds, sum(len(t.turns) for t in found))
+        try:
+            import peer_inspect
+        except ModuleNotFoundError as missing:
+            print(f"  inspect_ai is left out, because the package {missing.name} is not installed.")
+        else:
+            peer_inspect.play(env(8), url, 20, concurrency)
+            others.append(
+                row("inspect_ai", *peer_inspect.play(env(8), url, max(1, episodes // 5), concurrency))
+            )
+        try:
+            import peer_verifiers
+        except ModuleNotFoundError as missing:
+            print(f"  verifiers is left out, because the package {missing.name} is not installed.")
+        else:  # a process for each turn
+            number = max(1, episodes // 100)
+            others.append(row("verifiers", *asyncio.run(peer_verifiers.play(url, number, concurrency))))
+    return all(ours > other for other in others)
+
+
 def list_schedule(waits: Sequence[float], seats: int) -> float:
     """When the last episode ends if every seat begins the next one as soon as it is free."""
     free = [0.0] * seats
@@ -275,13 +332,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help="turns, latency, first; all unless named")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="turns, peers, latency, first; all unless named"
+    )
     parser.add_argument("--episodes", type=int, default=1000)
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--scale", type=float, default=1.0, help="of the waits of latency")
     options = parser.parse_args()
     parts = {
         "turns": lambda: turns(options.episodes, options.concurrency),
+        "peers": lambda: peers(options.episodes, options.concurrency),
         "latency": lambda: latency(options.episodes, options.concurrency, options.scale),
         "first": lambda: first(10 * options.episodes),
     }
