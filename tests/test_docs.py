@@ -40,6 +40,13 @@ def test_the_python_of_a_page_runs_as_it_stands(page, tmp_path):
     assert done.stdout
 
 
+def test_the_python_of_the_tutorial_runs_as_it_stands(tmp_path):
+    if find_spec("mcp") is None:
+        why = "mcp: not installed; `pip install 'turnwise[mcp]'`"
+        pytest.fail(why) if os.environ.get("CI") == "true" else pytest.skip(why)
+    test_the_python_of_a_page_runs_as_it_stands("docs/tutorial.md", tmp_path)
+
+
 def test_the_environment_of_the_readme_is_short_and_trains_as_it_says(tmp_path):
     code = blocks(README, "python")[0]
     without_docstrings = re.sub(r'"""[^"]*"""\n', "", code)
