@@ -23,6 +23,7 @@ from rich.table import Table
 from . import __version__
 from .envs import TurnEnv, check, env_class, env_ids, make, rollout
 from .envs.errors import TurnwiseError, UsageError
+from .envs.registry import known_names
 from .sandbox.errors import SandboxError
 
 if TYPE_CHECKING:
@@ -389,7 +390,7 @@ def _eval_config(overrides: Sequence[str]) -> EvalConfig:
     run = next((value for key, value in given.items() if re.fullmatch(r"agent(\.inner)*\.path", key)), None)
     if isinstance(run, str) and (trained := saved_config(TrainConfig, Path(run))) is not None:
         sections = {"env": trained.env.model_dump(), "format": trained.format.model_dump()}
-    config = compose(EvalConfig, overrides, registered={"env": env_ids}, sections=sections)
+    config = compose(EvalConfig, overrides, registered={"env": known_names}, sections=sections)
     if config.suite is None:
         return config
     beside = [
@@ -486,7 +487,7 @@ def train(imports: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     from .configs.compose import compose
     from .configs.schema import TrainConfig
 
-    config = compose(TrainConfig, overrides, registered={"env": env_ids, "credit": _credit_names})
+    config = compose(TrainConfig, overrides, registered={"env": known_names, "credit": _credit_names})
 
     from .trainers.start import train as run
 
@@ -524,7 +525,7 @@ def eval_rewards(overrides: tuple[str, ...]) -> None:
     from .configs.compose import compose
     from .configs.schema import EvalRewardsConfig
 
-    config = compose(EvalRewardsConfig, overrides, registered={"env": env_ids})
+    config = compose(EvalRewardsConfig, overrides, registered={"env": known_names})
     if config.model is not None:
         _quiet_transformers()
 
@@ -582,7 +583,7 @@ def audit(overrides: tuple[str, ...]) -> None:
     from .configs.compose import compose
     from .configs.schema import AuditConfig
 
-    config = compose(AuditConfig, overrides, registered={"env": env_ids, "credit": _credit_names})
+    config = compose(AuditConfig, overrides, registered={"env": known_names, "credit": _credit_names})
 
     from .trainers.audit import run
 

@@ -196,7 +196,8 @@ def _choose(
             f"{group}={value!r} is wrong: {group} is a group and takes one name; its keys are {group}.KEY"
         )
     names = sorted(registered[group]()) if group in registered else []
-    if value in names:
+    # A name with a colon is of a library that is named by what stands before it, which alone is registered.
+    if value in names or (":" in value and f"{value.partition(':')[0]}:" in names):
         return [f"{group}={_GENERIC}", f'{group}.{_NAMES[group]}="{value}"']
     known = list(dict.fromkeys([*files, *names]))
     raise ConfigError(f"there is no {group} {value!r}.{_nearest(value, known)} Known: {', '.join(known)}.")

@@ -213,7 +213,9 @@ def _gymnasium(subject: Subject) -> str | None:
     """Gymnasium's own checker passes on `gymnasium.make`."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        env = gymnasium.make(f"{NAMESPACE}/{subject.env_id}", **subject.parameters)
+        # By its registration, since Gymnasium takes what stands before a colon in a name for a module to import.
+        spec = gymnasium.spec(f"{NAMESPACE}/{subject.env_id}")
+        env = gymnasium.make(spec, **subject.parameters)
         try:
             check_env(env.unwrapped)
         except Exception as error:

@@ -6,8 +6,9 @@ from typing import Any
 
 import gymnasium
 
+from .adapters import ADAPTERS
 from .core import NAMESPACE, TurnEnv, _parameters
-from .errors import InvalidEnvironment, InvalidParameter, UnknownEnv, nearest
+from .errors import InvalidEnvironment, InvalidParameter, UnknownEnv, UsageError, nearest
 
 UNLISTED = frozenset({"Remote-v1"})
 """Ids that cannot be made without parameters, which whoever goes through the list does not know: it leaves them out."""
@@ -62,7 +63,12 @@ def env_ids() -> list[str]:
     """The registered ids without the namespace, sorted; all of them can be made without parameters."""
     prefix = f"{NAMESPACE}/"
     found = {i.removeprefix(prefix) for i in gymnasium.registry if i.startswith(prefix)}
-    return sorted(found - UNLISTED)
+    return sorted(i for i in found - UNLISTED if ":" not in i)
+
+
+def known_names() -> list[str]:
+    """What an id may be: the registered ids, and `SOURCE:` for any name of that library."""
+    return [*env_ids(), *(f"{source}:" for source in sorted(ADAPTERS))]
 
 
 def env_class(env_id: str) -> type[TurnEnv]:
@@ -80,9 +86,17 @@ def env_class(env_id: str) -> type[TurnEnv]:
 
 
 def _spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
-    full = f"{NAMESPACE}/{str(env_id).removeprefix(NAMESPACE + '/')}"
-    if full not in gymnasium.registry:
-        raise UnknownEnv(env_id, env_ids())
+    short = str(env_id).removeprefix(NAMESPACE + "/")
+    full = f"{NAMESPACE}/{short}"
+    if full in gymnasium.registry:
+        return gymnasium.registry[full]
+    source, colon, name = short.partition(":")
+    if not (colon and name and source in ADAPTERS):
+        raise UnknownEnv(env_id, known_names())
+    try:
+        gymnasium.register(id=full, entry_point=ADAPTERS[source], kwargs={"name": name}, order_enforce=False)
+    except gymnasium.error.Error as error:
+        raise UsageError(f"{env_id!r} is not an id: {error}") from None
     return gymnasium.registry[full]
 
 
