@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..core import Outcome, TurnEnv
-from ..errors import InvalidParameter, UnknownEnv
+from ..errors import InvalidParameter, UnknownEnv, UsageError
 from ..tasks import Task, split_of
 from ..tools import Call, tool
 from .foreign import ForeignEnvFailed, blamed, library
@@ -26,7 +28,8 @@ class ReasoningGymEnv(TurnEnv):
 
     Observation: the question; after a wrong answer how many attempts are left.
     Tools: `answer(text)`.
-    Reward and score: the library's score of the answer, in [0, 1]. An answer that its scorer cannot read scores 0.
+    Reward: the library's score of the answer, in [0, 1], which is the score of the episode too. An answer that its scorer cannot
+        read scores 0.
     Terminated: by an answer with score 1 (success), or the last attempt. Truncated: `max_turns`, as many as `attempts`.
     State key: the task and the attempts made. Expert: the library's answer, where it has one that scores 1.
     Source: reasoning-gym (Stojanovski et al., arXiv 2505.24760).
@@ -39,9 +42,10 @@ class ReasoningGymEnv(TurnEnv):
         config: settings of the data set, such as `{"min_numbers": 3}`.
         attempts: answers that may be given.
         data_seed: other questions.
+        allow_unsafe: takes data sets whose scorer evaluates the answer as Python code, in this process.
 
     Raises:
-        UsageError: reasoning-gym is not installed.
+        UsageError: reasoning-gym is not installed; the scorer evaluates what a model writes, and `allow_unsafe` is not set.
         UnknownEnv: it has no data set of this name.
         InvalidParameter: the data set does not take this `config`.
         ForeignEnvFailed: the data set could not make a question.
@@ -51,6 +55,7 @@ class ReasoningGymEnv(TurnEnv):
     config: Mapping[str, Any] = {}
     attempts: int = 1
     data_seed: int = 0
+    allow_unsafe: bool = False
 
     rules = "Answer the question. Give the answer alone, in the form that the question asks for."
 
@@ -72,6 +77,12 @@ class ReasoningGymEnv(TurnEnv):
             raise InvalidParameter(
                 f"reasoning_gym:{self.name} does not take config={dict(self.config)}: {error}"
             ) from error
+        if not self.allow_unsafe and _evaluates(self._items):
+            raise UsageError(
+                f"the scorer of reasoning_gym:{self.name} evaluates the answer as Python code, so that a model could run any"
+                " program in this process, or one without end; pass allow_unsafe=True where you trust the model or the machine"
+                " is a sandbox itself"
+            )
         self._static |= {"_items"}
 
     def start(self, task: Task, rng: np.random.Generator) -> str:
@@ -129,3 +140,12 @@ class ReasoningGymEnv(TurnEnv):
         """The task and the attempts made."""
         assert self.task is not None
         return f"{self.task.id} {self._used}"
+
+
+def _evaluates(items: Any) -> bool:
+    """Whether a data set's scorer hands the answer to `eval`, or to SymPy's parser, which does the same."""
+    inner = [getattr(item, "dataset", item) for item in getattr(items, "datasets", {}).values()]
+    source = inspect.getsource(type(items))
+    return re.search(r"\b(eval|exec|parse_expr|sympify)\(\s*answer\b", source) is not None or any(
+        map(_evaluates, inner)
+    )
