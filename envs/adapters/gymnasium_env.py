@@ -104,10 +104,12 @@ class GymnasiumEnv(TurnEnv):
 
     def start(self, task: Task, rng: np.random.Generator) -> str:
         """Reset the environment with the task's seed."""
-        if getattr(self, "_env", None) is None:
+        if getattr(self, "_env", None) is None or getattr(self, "_broke", True):
             self._env = self._made()
+        self._broke = True  # until the call below returns: what raised once is not played on
         with blamed(f"gymnasium:{self.name}", "reset"):
             self._state, _ = self._env.reset(seed=task.seed)
+        self._broke = False
         self._sum = 0.0
         return f"{self._seen()}\nActions: {self._choices()}"
 
@@ -149,12 +151,14 @@ class GymnasiumEnv(TurnEnv):
         Args:
             action: one of those that the first message lists.
         """
-        value = self._read(action[:_LONGEST_ACTION])
+        value = self._read(action) if len(action) <= _LONGEST_ACTION else None
         if value is None:
             return Outcome(f"{action[:80]!r} is no action here. Actions: {self._choices()}", invalid=True)
+        self._broke = True
         with blamed(f"gymnasium:{self.name}", "step"):
             self._state, paid, ended, cut, _ = self._env.step(value)
             reward = float(paid)
+        self._broke = False
         self._sum += reward
         success = None
         if ended or cut:

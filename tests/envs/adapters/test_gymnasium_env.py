@@ -121,3 +121,45 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
 def test_a_space_of_real_numbers_is_refused() -> None:
     with pytest.raises(InvalidParameter, match="discrete, multi-discrete and text spaces"):
         tw.make("gymnasium:Pendulum-v1")
+
+
+class Parrot(gymnasium.Env):
+    """Says what it hears; after the word `break` it raises for ever."""
+
+    action_space = spaces.Text(10_000, min_length=1)
+    observation_space = spaces.Text(10_000)
+    broken = False
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if self.broken:
+            raise RuntimeError("broken before")
+        return "hello", {}
+
+    def step(self, action):
+        if action == "break":
+            self.broken = True
+            raise RuntimeError("broken now")
+        return action, 0.0, False, False, {}
+
+
+@pytest.fixture
+def parrot():
+    gymnasium.register("Parrot-v0", Parrot)
+    yield tw.make("gymnasium:Parrot-v0", format="bracket")
+    gymnasium.registry.pop("Parrot-v0")
+
+
+def test_a_text_reaches_the_environment_whole_or_not_at_all(parrot) -> None:
+    parrot.reset(seed=0)
+    assert parrot.step("act[goodday]")[0] == "goodday"
+    observation, *_, info = parrot.step(f"act[{'x' * 6_000}]")
+    assert info["invalid"]
+    assert "is no action here" in observation
+
+
+def test_an_environment_that_raised_is_made_anew_for_the_next_episode(parrot) -> None:
+    parrot.reset(seed=0)
+    with pytest.raises(ForeignEnvFailed, match="broken now"):
+        parrot.step("act[break]")
+    assert parrot.reset(seed=1)[0].startswith("hello")
