@@ -33,7 +33,7 @@ lint: $(VENV)/.dev
 	&& "$$root/$(BIN)/python" -m mypy --config-file "$$root/pyproject.toml" --cache-dir "$$root/.mypy_cache" -p turnwise
 
 docs: $(VENV)/.dev
-	$(BIN)/mkdocs build --strict
+	$(BIN)/python -m mkdocs build --strict
 
 # The speeds that docs/results.md claims, minutes in all. By hand: learning.py, which takes hours, and scale.py, which wants
 # an idle machine and gigabytes.
