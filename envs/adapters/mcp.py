@@ -35,6 +35,7 @@ from ..remote import ServerGarbage, ServerGone, ServerTimeout
 from ..search.loaders import Record, records
 from ..tasks import ListedTasks, Task, TaskSet
 from ..tools import Call, ToolSpec, _sample, tool
+from .foreign import library
 
 _CLOSING_SECONDS = 10.0
 """More than the client takes to ask a server to end, to terminate and to kill it."""
@@ -519,12 +520,7 @@ class _Session:
     finalizer: weakref.finalize[..., Any] | None = None
 
     def __init__(self, address: _Address, timeout: float) -> None:
-        try:
-            import mcp  # noqa: F401
-        except ModuleNotFoundError as error:
-            raise UsageError(
-                "an MCP server needs mcp, which is not installed: pip install 'turnwise[mcp]'"
-            ) from error
+        library("mcp", "mcp")
         self.uses: list[ToolUse] = []
         self._address, self._timeout = address, timeout
         self._garbage = ""
